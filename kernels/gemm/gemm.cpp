@@ -1,0 +1,50 @@
+// kernels/gemm/gemm.cpp -- cblas, single-threaded.
+#include "kernels/gemm/gemm.h"
+
+#include <cblas.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/base/check.h"
+
+namespace sluice {
+
+static void hold_blas_to_one_thread() {
+  static const bool done = (openblas_set_num_threads(1), true);
+  (void)done;
+}
+
+template <class T>
+void gemm(Transpose transpose_a, Transpose transpose_b, int64_t M, int64_t N, int64_t K, T alpha,
+          const T* a, int64_t lda, const T* b, int64_t ldb, T beta, T* c, int64_t ldc) {
+  if (M == 0 || N == 0) return;
+  if (K == 0) {  // cblas would return at once and leave c unscaled
+    for (int64_t m = 0; m < M; ++m)
+      for (int64_t n = 0; n < N; ++n) c[m * ldc + n] = beta == 0 ? 0 : beta * c[m * ldc + n];
+    return;
+  }
+  SLUICE_CHECK(std::max({M, N, K, lda, ldb, ldc}) <= std::numeric_limits<blasint>::max(), "gemm of ",
+               M, " x ", N, " x ", K, " is past the BLAS's index type");
+  hold_blas_to_one_thread();
+  const auto ta = transpose_a == Transpose::yes ? CblasTrans : CblasNoTrans;
+  const auto tb = transpose_b == Transpose::yes ? CblasTrans : CblasNoTrans;
+  const auto m = blasint(M), n = blasint(N), k = blasint(K);
+  if constexpr (sizeof(T) == 8)
+    cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, alpha, a, blasint(lda), b, blasint(ldb), beta, c,
+                blasint(ldc));
+  else
+    cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, alpha, a, blasint(lda), b, blasint(ldb), beta, c,
+                blasint(ldc));
+}
+
+template void gemm<float>(Transpose, Transpose, int64_t, int64_t, int64_t, float, const float*,
+                          int64_t, const float*, int64_t, float, float*, int64_t);
+template void gemm<double>(Transpose, Transpose, int64_t, int64_t, int64_t, double, const double*,
+                           int64_t, const double*, int64_t, double, double*, int64_t);
+
+const char* gemm_library() {
+  return openblas_get_config();
+}
+
+}  // namespace sluice

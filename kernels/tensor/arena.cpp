@@ -1,0 +1,115 @@
+// kernels/tensor/arena.cpp -- first fit over an address-ordered free list.
+#include "kernels/tensor/arena.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace sluice {
+
+constexpr int64_t kAlign = 256;  // bytes: a CUDA allocation's, and four cache lines
+
+Arena::Arena(Device device, int64_t capacity) : device_(device), capacity_(capacity) {
+  if (capacity >= 0) base_ = static_cast<char*>(allocate_bytes(device, capacity));
+}
+
+Arena::~Arena() {
+  if (base_) free_bytes(device_, base_);
+}
+
+Arena::Arena(Arena&& o) noexcept
+    : device_(o.device_),
+      capacity_(o.capacity_),
+      poison_(o.poison_),
+      base_(std::exchange(o.base_, nullptr)),
+      used_(o.used_),
+      peak_(o.peak_),
+      end_(o.end_),
+      free_(std::move(o.free_)),
+      taken_(std::move(o.taken_)) {}
+
+void Arena::fill(int64_t offset, int64_t bytes) {
+  if (poison_ == Poison::on && base_ && device_ == Device::cpu)
+    std::memset(base_ + offset, 0xff, size_t(bytes));
+}
+
+int64_t Arena::take(int64_t bytes) {
+  bytes = std::max<int64_t>(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
+  auto fit = std::find_if(free_.begin(), free_.end(), [&](auto& f) { return f.second >= bytes; });
+  int64_t offset = end_;
+  if (fit != free_.end()) {
+    offset = fit->first;
+    const int64_t rest = fit->second - bytes;
+    free_.erase(fit);
+    if (rest > 0) free_[offset + bytes] = rest;
+  } else {
+    SLUICE_CHECK(planning() || end_ + bytes <= capacity_, "the arena holds ", capacity_,
+                 " bytes, ", used_, " are in use, and no free range has ", bytes);
+    end_ += bytes;
+  }
+  taken_[offset] = bytes;
+  used_ += bytes;
+  peak_ = std::max(peak_, end_);
+  fill(offset, bytes);
+  return offset;
+}
+
+void Arena::give(int64_t offset) {
+  const auto range = taken_.find(offset);
+  if (range == taken_.end()) return;
+  int64_t bytes = range->second;
+  taken_.erase(range);
+  used_ -= bytes;
+  fill(offset, bytes);
+
+  auto next = free_.lower_bound(offset);
+  if (next != free_.begin()) {
+    const auto before = std::prev(next);
+    if (before->first + before->second == offset) {
+      offset = before->first;
+      bytes += before->second;
+      free_.erase(before);
+    }
+  }
+  if (next != free_.end() && offset + bytes == next->first) {
+    bytes += next->second;
+    free_.erase(next);
+  }
+  if (offset + bytes == end_)
+    end_ = offset;
+  else
+    free_[offset] = bytes;
+}
+
+void* Arena::address(int64_t offset) const {
+  return base_ ? base_ + offset : nullptr;
+}
+
+ArenaTensor::ArenaTensor(Arena& arena, DType dtype, std::initializer_list<int64_t> shape)
+    : arena_(&arena), view_(make_tensor(nullptr, dtype, arena.device(), shape)) {
+  offset_ = arena.take(view_.bytes());
+  view_.data = arena.address(offset_);
+}
+
+ArenaTensor::ArenaTensor(Arena& arena, const Tensor& like) : arena_(&arena), view_(like) {
+  int64_t step = 1;
+  for (int i = view_.rank - 1; i >= 0; step *= view_.shape[i--]) view_.stride[i] = step;
+  offset_ = arena.take(view_.bytes());
+  view_.data = arena.address(offset_);
+}
+
+ArenaTensor& ArenaTensor::operator=(ArenaTensor&& o) noexcept {
+  release();
+  arena_ = std::exchange(o.arena_, nullptr);
+  offset_ = o.offset_;
+  view_ = std::exchange(o.view_, Tensor{});
+  return *this;
+}
+
+void ArenaTensor::release() {
+  if (arena_) arena_->give(offset_);
+  arena_ = nullptr;
+  view_ = {};
+}
+
+}  // namespace sluice

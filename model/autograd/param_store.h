@@ -1,0 +1,98 @@
+// model/autograd/param_store.h -- parameters by handle: who holds them, and where, is the store's business.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/tensor/tensor.h"
+
+namespace sluice {
+
+// How initial values are drawn. They are a pure function of (seed, name, global element index), so
+// that any sharding starts from the same model.
+struct Init {
+  enum class Kind : uint8_t {
+    constant,         // a
+    normal,           // mean 0, standard deviation a
+    uniform,          // [a, b)
+    log_uniform_log,  // log(x), x uniform in [a, b): KDA's A_log
+    inverse_softplus_log_uniform,  // softplus^-1(x), log x uniform in [log a, log b): KDA's dt_bias
+  };
+  Kind kind = Kind::constant;
+  double a = 0, b = 0;
+};
+
+// Rows of a fused weight that are a matrix of their own: for Muon, QK-clip and export.
+struct RowBlock {
+  std::string name;  // "q_proj"
+  int64_t rows;
+};
+
+struct ParamSpec {
+  std::string name;  // "layers.3.kda.qkv_proj": the key in checkpoints, logs and error messages
+  std::vector<int64_t> shape;
+  Init init;
+  int group = 0;  // the block that it is acquired and released with
+  bool weight_decay = true;
+  bool expert = false;                // sharded over the expert mesh first
+  std::vector<RowBlock> row_blocks;   // empty: the whole is one matrix
+
+  int64_t numel() const {
+    int64_t n = 1;
+    for (const int64_t d : shape) n *= d;
+    return n;
+  }
+};
+
+struct ParamId {
+  int index = -1;
+};
+
+// Which way the pass goes that a group is needed for: backward also needs room for gradients, and
+// its release is when they are complete for this micro-batch.
+enum class Pass : uint8_t { forward, backward };
+
+// The part of a parameter that this rank owns, flat: elements begin .. begin + master.dim(0).
+struct Shard {
+  ParamId id;
+  int64_t begin = 0;
+  Tensor master;  // [n] f32 (f64 in checks)
+  Tensor grad;    // [n] as master; complete once every micro-batch has gone backward
+};
+
+// Plain on one rank (PlainStore); a sharded one gathers and scatters behind the same calls.
+class ParamStore {
+ public:
+  virtual ~ParamStore() = default;
+
+  int add_group(std::string name);        // returns the index for ParamSpec::group
+  ParamId add(const ParamSpec& spec);     // before allocate(); names are unique
+  virtual void allocate() = 0;            // after the last add(): fixes all storage
+
+  int groups() const { return int(group_names_.size()); }
+  int size() const { return int(specs_.size()); }
+  const std::string& group_name(int group) const { return group_names_.at(size_t(group)); }
+  const ParamSpec& spec(ParamId id) const { return specs_.at(size_t(id.index)); }
+  ParamId find(const std::string& name) const;  // throws, naming the nearest, if there is none
+  int64_t numel() const;                        // elements of all parameters
+
+  // Between acquire() and release() of its group, value() (and in a backward pass grad()) are valid;
+  // memory kept across release() belongs to another block. Calls may nest for different groups.
+  virtual void acquire(int group, Pass pass) = 0;
+  virtual void release(int group, Pass pass) = 0;
+  virtual Tensor value(ParamId id) = 0;  // in the compute dtype, shape of the spec
+  virtual Grad grad(ParamId id) = 0;     // where this micro-batch's gradient goes
+
+  virtual void start_step() = 0;                    // forgets the gradients of the step before
+  virtual void finish_gradients() = 0;              // zeroes those that nothing wrote in this step
+  virtual const std::vector<Shard>& shards() const = 0;
+
+ private:
+  std::vector<std::string> group_names_;
+  std::vector<ParamSpec> specs_;
+};
+
+// Draws the initial value of every shard on the CPU (see Init).
+void initialize(ParamStore& params, uint64_t seed);
+
+}  // namespace sluice

@@ -1,0 +1,40 @@
+// model/autograd/plain_store.h -- all parameters whole, on one device: the store of one rank.
+#pragma once
+
+#include "kernels/tensor/buffer.h"
+#include "model/autograd/param_store.h"
+
+namespace sluice {
+
+// One flat buffer of values and one of gradients; a shard is a whole parameter. acquire() and
+// release() move nothing, but a value asked for outside its block is refused here as well, so that
+// code which works on one rank works on many.
+class PlainStore : public ParamStore {
+ public:
+  explicit PlainStore(DType dtype, Device device = Device::cpu) : dtype_(dtype), device_(device) {}
+
+  void allocate() override;
+  void acquire(int group, Pass pass) override;
+  void release(int group, Pass pass) override;
+  Tensor value(ParamId id) override;
+  Grad grad(ParamId id) override;
+  void start_step() override;
+  void finish_gradients() override;
+  const std::vector<Shard>& shards() const override { return shards_; }
+
+ private:
+  Tensor shaped(const Tensor& flat, ParamId id) const;
+
+  DType dtype_;
+  Device device_;
+  Buffer values_, grads_;
+  std::vector<Shard> shards_;     // by ParamId::index
+  std::vector<bool> written_;     // by ParamId::index: the gradient of this step has a first part
+  std::vector<int> acquired_;     // by group: how often, forward and backward
+  std::vector<int> in_backward_;  // by group: of those, backward
+};
+
+// A view of `flat` [numel] with the shape of the spec.
+Tensor with_shape(const Tensor& flat, const std::vector<int64_t>& shape);
+
+}  // namespace sluice

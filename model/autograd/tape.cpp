@@ -1,0 +1,159 @@
+// model/autograd/tape.cpp -- the rules of tape.h.
+#include "model/autograd/tape.h"
+
+#include <utility>
+
+#include "kernels/tensor/fill.h"
+
+namespace sluice {
+
+int Tape::add_slot() {
+  slots_.emplace_back();
+  return int(slots_.size()) - 1;
+}
+
+Var Tape::make(DType dtype, std::initializer_list<int64_t> shape) {
+  SLUICE_CHECK(ctx_.arena, "a tape needs a context with an arena");
+  auto memory = std::make_shared<const ArenaTensor>(*ctx_.arena, dtype, shape);
+  const Tensor value = memory->view();
+  return {value, add_slot(), std::move(memory)};
+}
+
+Var Tape::input(const Tensor& value) {
+  return {value, add_slot(), nullptr};
+}
+
+std::vector<Var> Tape::split(const Var& x, std::initializer_list<int64_t> columns) {
+  SLUICE_CHECK(slots_.at(size_t(x.id)).parts.empty() && slots_[size_t(x.id)].parent < 0,
+               "the value was split before");
+  std::vector<Var> parts;
+  int64_t begin = 0;
+  for (const int64_t count : columns) {
+    const int id = add_slot();
+    slots_[size_t(id)].parent = x.id;
+    slots_[size_t(id)].begin = begin;
+    slots_[size_t(id)].count = count;
+    slots_[size_t(x.id)].parts.push_back(id);
+    parts.push_back({x.value.columns(begin, count), id, x.memory});
+    begin += count;
+  }
+  SLUICE_CHECK(begin == x.value.dim(1), "the parts have ", begin, " columns of ", x.value.dim(1));
+  slots_[size_t(x.id)].like = x.value;
+  return parts;
+}
+
+void Tape::record(const char* name, const Var& output, std::function<void()> backward) {
+  if (report_nonfinite_) check_finite(ctx_, output.value, block_ + ": " + name + ": output");
+  if (recording_) steps_.push_back({block_ + ": " + name, output.id, std::move(backward)});
+}
+
+Grad Tape::grad(int id, const Tensor& like) {
+  Slot& slot = slots_.at(size_t(id));
+  SLUICE_CHECK(slot.parts.empty(), "a value that was split has another consumer");
+  touched_.push_back(id);
+  const bool add = std::exchange(slot.written, true);
+  if (slot.parent < 0) {
+    if (!slot.memory.view()) slot.memory = ArenaTensor(*ctx_.arena, like);
+    return {slot.memory.view(), add};
+  }
+  Slot& whole = slots_[size_t(slot.parent)];
+  if (!whole.memory.view()) whole.memory = ArenaTensor(*ctx_.arena, whole.like);
+  return {whole.memory.view().columns(slot.begin, slot.count), add};
+}
+
+Tensor Tape::upstream(int id) {
+  Slot& slot = slots_.at(size_t(id));
+  SLUICE_CHECK(slot.memory.view(), "nothing consumed value ", id);
+  for (const int part : slot.parts) {
+    Slot& p = slots_[size_t(part)];
+    if (!std::exchange(p.written, true)) zero(ctx_, slot.memory.view().columns(p.begin, p.count));
+  }
+  return slot.memory.view();
+}
+
+void Tape::acquire(const std::vector<int>& groups, Pass pass) {
+  for (const int g : groups) params_.acquire(g, pass);
+}
+
+void Tape::release(const std::vector<int>& groups, Pass pass) {
+  for (auto g = groups.rbegin(); g != groups.rend(); ++g) params_.release(*g, pass);
+}
+
+std::vector<Var> Tape::block(const std::string& name, std::vector<int> groups, Recompute recompute,
+                             const Body& body) {
+  const std::string outer = std::exchange(block_, name);
+  const int first_id = int(slots_.size());
+  const bool record_inside = recording_ && recompute == Recompute::none;
+  const bool was_recording = std::exchange(recording_, record_inside);
+  if (record_inside)
+    steps_.push_back({name, -1, [this, groups] { release(groups, Pass::backward); }});
+
+  acquire(groups, Pass::forward);
+  const std::vector<Var> outputs = body();
+  release(groups, Pass::forward);
+
+  recording_ = was_recording;
+  if (record_inside) {
+    steps_.push_back({name, -1, [this, groups] { acquire(groups, Pass::backward); }});
+  } else if (recording_) {
+    std::vector<int> ids;  // -1: handed through from outside, its gradient is not ours to move
+    for (const Var& v : outputs) ids.push_back(v.id >= first_id ? v.id : -1);
+    steps_.push_back({name, -1, [this, body, groups, ids, name] {
+                        const std::string around = std::exchange(block_, name);
+                        replay(body, groups, ids);
+                        block_ = around;
+                      }});
+  }
+  block_ = outer;
+  return outputs;
+}
+
+void Tape::replay(const Body& body, const std::vector<int>& groups,
+                  const std::vector<int>& outputs) {
+  const size_t steps = steps_.size(), slots = slots_.size();
+  acquire(groups, Pass::backward);
+  recording_ = true;
+  const bool nested = std::exchange(replaying_, true);
+  std::vector<Var> again = body();
+  replaying_ = nested;
+  SLUICE_CHECK(again.size() == outputs.size(), "block ", block_, " made ", again.size(),
+               " outputs, the first time ", outputs.size());
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i] < 0 || !has_gradient(outputs[i])) continue;
+    Slot& from = slots_[size_t(outputs[i])];
+    Slot& to = slots_[size_t(again[i].id)];
+    to.memory = std::move(from.memory);
+    to.written = true;
+  }
+  again.clear();
+  run_back_to(steps);
+  release(groups, Pass::backward);
+  slots_.resize(slots);
+}
+
+void Tape::run_back_to(size_t steps) {
+  while (steps_.size() > steps) {
+    const Step step = std::move(steps_.back());
+    steps_.pop_back();
+    if (step.output >= 0 && !has_gradient(step.output)) continue;  // the loss does not depend on it
+    touched_.clear();
+    step.backward();
+    if (report_nonfinite_ && step.output >= 0)
+      for (const int id : touched_)
+        if (has_gradient(id))
+          check_finite(ctx_, slots_[size_t(id)].memory, step.name + ": gradient of an input");
+    if (step.output < 0) continue;
+    Slot& slot = slots_[size_t(step.output)];
+    slot.memory.release();
+    slot.written = false;
+  }
+}
+
+void Tape::backward(const Var& loss) {
+  SLUICE_CHECK(recording_, "this tape recorded nothing");
+  check_shape(loss.value, "loss", {1}, DType::f64, ctx_.device);
+  set_scalar(ctx_, grad(loss).t, 1);
+  run_back_to(0);
+}
+
+}  // namespace sluice

@@ -1,0 +1,116 @@
+// model/autograd/tape.h -- reverse-mode differentiation as a list of closures, run last to first.
+//
+// Program order is already a topological order, so there is no graph and no sort. Ops are plain
+// forward/backward function pairs (kernels/*) that are tested without a tape; model/autograd/*_op(s)
+// puts them on it.
+//
+// Gradients: every op produces Grads. The first one for a value in the backward pass is written,
+// later ones are added, so a value may have any number of consumers and nothing is zero-filled. A
+// gradient exists from its first producer until the closure of the op that made the value has run.
+//
+// Values: memory lives as long as a Var or a closure holds it. A closure captures just what its
+// backward reads, so the capture list is the list of what is kept; what no backward needs is given
+// back during the forward pass. All of it comes from the context's arena.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/tensor/context.h"
+#include "model/autograd/param_store.h"
+
+namespace sluice {
+
+// A value on the tape, and the handle of its gradient. Cheap to copy.
+struct Var {
+  Tensor value;
+  int id = -1;
+  // Shared, because its last holder is whichever closure runs last. Null for a tape's inputs.
+  std::shared_ptr<const ArenaTensor> memory;
+};
+
+enum class Recompute : uint8_t { none, block };
+
+class Tape {
+ public:
+  enum class Mode { train, infer };  // infer records nothing
+
+  Tape(const Context& ctx, ParamStore& params, Mode mode)
+      : ctx_(ctx), params_(params), recording_(mode == Mode::train) {}
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  const Context& ctx() const { return ctx_; }
+  ParamStore& params() { return params_; }
+  bool recording() const { return recording_; }  // will a backward pass follow?
+  bool replaying() const { return replaying_; }  // second run of a recomputed block: count no statistic again
+
+  Var make(DType dtype, std::initializer_list<int64_t> shape);
+  Var input(const Tensor& value);  // memory of the caller's
+
+  // Views of consecutive column ranges of x [N, C]; their gradients are ranges of x's. A value that
+  // was split has no other consumer. A range that nothing consumes has gradient zero.
+  std::vector<Var> split(const Var& x, std::initializer_list<int64_t> columns);
+
+  // What an op does after its forward. The closure holds Tensors and Vars that its backward reads,
+  // ids and ParamIds; never the memory of a parameter or of a gradient, which move.
+  void record(const char* name, const Var& output, std::function<void()> backward);
+
+  Grad grad(int id, const Tensor& like);  // for an op that produces the gradient of this value
+  Grad grad(const Var& v) { return grad(v.id, v.value); }
+  Tensor upstream(int id);  // for the op that made this value: its gradient, complete
+
+  // Runs `body` with the parameter groups acquired, and again around its backward. With
+  // Recompute::block nothing of it is kept but its outputs and what it captured, and it is run once
+  // more before its backward; it may read any earlier value, which then gets its gradient as usual.
+  using Body = std::function<std::vector<Var>()>;
+  std::vector<Var> block(const std::string& name, std::vector<int> groups, Recompute recompute,
+                         const Body& body);
+
+  void backward(const Var& loss);  // d(loss) = 1; loss [1] f64. The tape is empty afterwards.
+
+  // Checks every op's output and gradients as they are made; the first that is not finite throws
+  // with the op's name and block. For finding the culprit after a bad step: it costs a pass each.
+  void report_nonfinite() { report_nonfinite_ = true; }
+
+ private:
+  struct Step {
+    std::string name;
+    int output;  // id; -1: runs always
+    std::function<void()> backward;
+  };
+  struct Slot {  // gradient of one value
+    ArenaTensor memory;
+    bool written = false;
+    int parent = -1;  // a range of this value's columns
+    int64_t begin = 0, count = 0;
+    std::vector<int> parts;  // ids of the ranges that it was split into
+    Tensor like;
+  };
+
+  int add_slot();
+  Tensor memory_of(Slot& slot);
+  bool has_gradient(int id) const { return bool(slots_[size_t(id)].memory.view()); }
+  void run_back_to(size_t steps);
+  void replay(const Body& body, const std::vector<int>& groups, const std::vector<int>& outputs);
+  void acquire(const std::vector<int>& groups, Pass pass);
+  void release(const std::vector<int>& groups, Pass pass);
+
+  Context ctx_;
+  ParamStore& params_;
+  bool recording_;
+  bool replaying_ = false;
+  bool report_nonfinite_ = false;
+  std::string block_;  // name of the one that runs
+  std::vector<Step> steps_;
+  std::vector<Slot> slots_;   // by Var::id
+  std::vector<int> touched_;  // ids whose gradient the running closure asked for
+};
+
+// Throws if t has an element that is not finite, naming `what`, how many and the first one.
+void check_finite(const Context& ctx, const Tensor& t, const std::string& what);
+
+}  // namespace sluice
