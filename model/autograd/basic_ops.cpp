@@ -1,0 +1,79 @@
+// model/autograd/basic_ops.cpp -- the capture list of each closure is what its backward reads.
+#include "model/autograd/basic_ops.h"
+
+#include "kernels/add/add.h"
+#include "kernels/embedding/embedding.h"
+#include "kernels/linear/linear.h"
+#include "kernels/rmsnorm/rmsnorm.h"
+#include "kernels/swiglu/swiglu.h"
+
+namespace sluice {
+
+Var embedding(Tape& tape, const Tensor& tokens, ParamId table) {
+  const Tensor rows = tape.params().value(table);
+  const Var y = tape.make(rows.dtype, {tokens.dim(0), rows.dim(1)});
+  embedding_forward(tape.ctx(), {.tokens = tokens, .table = rows, .y = y.value});
+  tape.record("embedding", y, [&tape, tokens, table, id = y.id] {
+    embedding_backward(
+        tape.ctx(),
+        {.tokens = tokens, .dy = tape.upstream(id), .dtable = tape.params().grad(table)});
+  });
+  return y;
+}
+
+Var linear(Tape& tape, const Var& x, ParamId w) {
+  const Tensor weight = tape.params().value(w);
+  const Var y = tape.make(x.value.dtype, {x.value.dim(0), weight.dim(0)});
+  linear_forward(tape.ctx(), {.x = x.value, .w = weight, .y = y.value});
+  // The parameter is asked for again in backward: it may have been released and gathered elsewhere.
+  tape.record("linear", y, [&tape, x, w, id = y.id] {
+    linear_backward(tape.ctx(), {.x = x.value,
+                                 .w = tape.params().value(w),
+                                 .dy = tape.upstream(id),
+                                 .dx = tape.grad(x),
+                                 .dw = tape.params().grad(w)});
+  });
+  return y;
+}
+
+Var rmsnorm(Tape& tape, const Var& x, ParamId w, double eps) {
+  const int64_t N = x.value.dim(0), C = x.value.dim(1);
+  const Var y = tape.make(x.value.dtype, {N, C});
+  const Var rstd = tape.make(x.value.dtype, {N});
+  rmsnorm_forward(
+      tape.ctx(),
+      {.x = x.value, .w = tape.params().value(w), .y = y.value, .rstd = rstd.value, .eps = eps});
+  tape.record("rmsnorm", y, [&tape, x, w, rstd, id = y.id] {
+    rmsnorm_backward(tape.ctx(), {.x = x.value,
+                                  .w = tape.params().value(w),
+                                  .rstd = rstd.value,
+                                  .dy = tape.upstream(id),
+                                  .dx = tape.grad(x),
+                                  .dw = tape.params().grad(w)});
+  });
+  return y;
+}
+
+Var swiglu(Tape& tape, const Var& gate_up) {
+  const Var y = tape.make(gate_up.value.dtype, {gate_up.value.dim(0), gate_up.value.dim(1) / 2});
+  swiglu_forward(tape.ctx(), {.gate_up = gate_up.value, .y = y.value});
+  tape.record("swiglu", y, [&tape, gate_up, id = y.id] {
+    swiglu_backward(
+        tape.ctx(),
+        {.gate_up = gate_up.value, .dy = tape.upstream(id), .dgate_up = tape.grad(gate_up)});
+  });
+  return y;
+}
+
+Var add(Tape& tape, const Var& a, const Var& b) {
+  const Var y = tape.make(a.value.dtype, {a.value.dim(0), a.value.dim(1)});
+  add_forward(tape.ctx(), {.a = a.value, .b = b.value, .y = y.value});
+  // Shapes are captured, not values: the sum's backward reads neither operand.
+  tape.record("add", y, [&tape, a_id = a.id, b_id = b.id, like = y.value, id = y.id] {
+    const Grad da = tape.grad(a_id, like), db = tape.grad(b_id, like);
+    add_backward(tape.ctx(), {.dy = tape.upstream(id), .da = da, .db = db});
+  });
+  return y;
+}
+
+}  // namespace sluice

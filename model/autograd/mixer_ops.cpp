@@ -1,0 +1,159 @@
+// model/autograd/mixer_ops.cpp -- shapes are split by head here; the tape keeps 2-D values.
+#include "model/autograd/mixer_ops.h"
+
+#include "kernels/mla/mla.h"
+#include "kernels/short_conv/short_conv.h"
+
+namespace sluice {
+
+static Tensor heads(const Tensor& t, int64_t H) {  // [N, H*C] -> [N, H, C]
+  return t.reshape({t.dim(0), H, t.dim(1) / H});
+}
+static Grad heads(const Grad& g, int64_t H) {
+  return {heads(g.t, H), g.add};
+}
+
+Var short_conv(Tape& tape, const Var& x, ParamId w, const Tensor& cu_seqlens,
+               const RecurrentState& state) {
+  const Var y = tape.make(x.value.dtype, {x.value.dim(0), x.value.dim(1)});
+  short_conv_forward(tape.ctx(), {.x = x.value,
+                                  .w = tape.params().value(w),
+                                  .cu_seqlens = cu_seqlens,
+                                  .initial_state = state.initial,
+                                  .y = y.value,
+                                  .final_state = state.final});
+  tape.record("short_conv", y, [&tape, x, w, cu_seqlens, id = y.id] {
+    short_conv_backward(tape.ctx(), {.x = x.value,
+                                     .w = tape.params().value(w),
+                                     .cu_seqlens = cu_seqlens,
+                                     .initial_state = {},
+                                     .dy = tape.upstream(id),
+                                     .dfinal_state = {},
+                                     .dx = tape.grad(x),
+                                     .dw = tape.params().grad(w),
+                                     .dinitial_state = {}});
+  });
+  return y;
+}
+
+static KdaForward kda_arguments(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens) {
+  return {.q = heads(in.q_NHK.value, in.H),
+          .k = heads(in.k_NHK.value, in.H),
+          .v = heads(in.v_NHV.value, in.HV),
+          .g = heads(in.g_NHK.value, in.HV),
+          .beta = in.beta_NH.value,
+          .A_log = tape.params().value(in.A_log),
+          .dt_bias = tape.params().value(in.dt_bias),
+          .cu_seqlens = cu_seqlens,
+          .initial_state = {},
+          .o = {},
+          .final_state = {},
+          .saved = {},
+          .params = in.params};
+}
+
+static void kda_op_backward(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens,
+                            const Tensor& saved, int output) {
+  const KdaForward f = kda_arguments(tape, in, cu_seqlens);
+  kda_backward(tape.ctx(), {.q = f.q,
+                            .k = f.k,
+                            .v = f.v,
+                            .g = f.g,
+                            .beta = f.beta,
+                            .A_log = f.A_log,
+                            .dt_bias = f.dt_bias,
+                            .cu_seqlens = cu_seqlens,
+                            .initial_state = {},
+                            .saved = saved,
+                            .d_o = heads(tape.upstream(output), in.HV),
+                            .dfinal_state = {},
+                            .dq = heads(tape.grad(in.q_NHK), in.H),
+                            .dk = heads(tape.grad(in.k_NHK), in.H),
+                            .dv = heads(tape.grad(in.v_NHV), in.HV),
+                            .dg = heads(tape.grad(in.g_NHK), in.HV),
+                            .dbeta = tape.grad(in.beta_NH),
+                            .dA_log = tape.params().grad(in.A_log),
+                            .ddt_bias = tape.params().grad(in.dt_bias),
+                            .dinitial_state = {},
+                            .params = in.params});
+}
+
+Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens, const RecurrentState& state) {
+  const Tensor& v = in.v_NHV.value;
+  const Var o = tape.make(v.dtype, {v.dim(0), v.dim(1)});
+  KdaForward a = kda_arguments(tape, in, cu_seqlens);
+  a.initial_state = state.initial;
+  a.final_state = state.final;
+  a.o = heads(o.value, in.HV);
+  Var saved;
+  if (tape.recording()) {
+    saved = tape.make(DType::u8, {kda_saved_bytes(tape.ctx(), a)});
+    a.saved = saved.value;
+  }
+  kda_forward(tape.ctx(), a);
+  tape.record("kda", o, [&tape, in, cu_seqlens, saved, id = o.id] {
+    kda_op_backward(tape, in, cu_seqlens, saved.value, id);
+  });
+  return o;
+}
+
+Var gated_rmsnorm(Tape& tape, const Var& x, const Var& gate, ParamId w, double eps,
+                  GateActivation activation) {
+  const int64_t N = x.value.dim(0), C = tape.params().value(w).dim(0), H = x.value.dim(1) / C;
+  const Var y = tape.make(x.value.dtype, {N, H * C});
+  const Var rstd = tape.make(x.value.dtype, {N, H});
+  const bool gated = gate.id >= 0;
+  gated_rmsnorm_forward(tape.ctx(), {.x = heads(x.value, H),
+                                     .gate = gated ? heads(gate.value, H) : Tensor{},
+                                     .w = tape.params().value(w),
+                                     .y = heads(y.value, H),
+                                     .rstd = rstd.value,
+                                     .eps = eps,
+                                     .activation = activation});
+  tape.record("gated_rmsnorm", y, [&tape, x, gate, gated, w, rstd, H, activation, id = y.id] {
+    gated_rmsnorm_backward(tape.ctx(), {.x = heads(x.value, H),
+                                        .gate = gated ? heads(gate.value, H) : Tensor{},
+                                        .w = tape.params().value(w),
+                                        .rstd = rstd.value,
+                                        .dy = heads(tape.upstream(id), H),
+                                        .dx = heads(tape.grad(x), H),
+                                        .dgate = gated ? heads(tape.grad(gate), H) : Grad{},
+                                        .dw = tape.params().grad(w),
+                                        .activation = activation});
+  });
+  return y;
+}
+
+Var mla_attention(Tape& tape, const MlaInputs& in, const Tensor& cu_seqlens_q,
+                  const Tensor& cu_seqlens_k) {
+  const int64_t N = in.q.value.dim(0);
+  const DType dtype = in.q.value.dtype;
+  const Var o = tape.make(dtype, {N, in.H * in.V});
+  const Var lse = tape.make(dtype, {N, in.H});
+  mla_forward(tape.ctx(), {.q = heads(in.q.value, in.H),
+                           .kv = heads(in.kv.value, in.H),
+                           .k_rope = in.k_rope.value,
+                           .cu_seqlens_q = cu_seqlens_q,
+                           .cu_seqlens_k = cu_seqlens_k,
+                           .o = heads(o.value, in.H),
+                           .lse = lse.value,
+                           .rope_theta = in.rope_theta});
+  tape.record("mla", o, [&tape, in, cu_seqlens_q, cu_seqlens_k, o, lse] {
+    const bool has_rope = in.k_rope.id >= 0;
+    mla_backward(tape.ctx(), {.q = heads(in.q.value, in.H),
+                              .kv = heads(in.kv.value, in.H),
+                              .k_rope = in.k_rope.value,
+                              .cu_seqlens_q = cu_seqlens_q,
+                              .cu_seqlens_k = cu_seqlens_k,
+                              .o = heads(o.value, in.H),
+                              .lse = lse.value,
+                              .d_o = heads(tape.upstream(o.id), in.H),
+                              .dq = heads(tape.grad(in.q), in.H),
+                              .dkv = heads(tape.grad(in.kv), in.H),
+                              .dk_rope = has_rope ? tape.grad(in.k_rope) : Grad{},
+                              .rope_theta = in.rope_theta});
+  });
+  return o;
+}
+
+}  // namespace sluice

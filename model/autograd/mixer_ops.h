@@ -1,0 +1,52 @@
+// model/autograd/mixer_ops.h -- operators that look along the sequence, and KDA's output norm.
+//
+// Dims: N tokens, H query heads, HV value heads, K key dim, V value dim, W taps, S documents.
+// cu_seqlens [S + 1] i32 cuts the N tokens into documents; nothing leaks across a boundary.
+#pragma once
+
+#include "kernels/gated_rmsnorm/gated_rmsnorm.h"
+#include "kernels/kda/kda.h"
+#include "model/autograd/tape.h"
+
+namespace sluice {
+
+// States that a call continues from and leaves behind: generation only (no gradient goes through).
+struct RecurrentState {
+  Tensor initial;  // optional
+  Tensor final;    // optional; may be the same memory
+};
+
+// silu(causal depthwise convolution): x [N, C], w [C, W] -> [N, C]. States [S, C, W-1].
+Var short_conv(Tape& tape, const Var& x_NC, ParamId w_CW, const Tensor& cu_seqlens,
+               const RecurrentState& state = {});
+
+struct KdaInputs {
+  Var q_NHK, k_NHK;  // stored [N, H*K], before the L2 norm
+  Var v_NHV;         // stored [N, HV*V]
+  Var g_NHK;         // stored [N, HV*K], gate logits
+  Var beta_NH;       // [N, HV], logits
+  ParamId A_log;     // [HV]
+  ParamId dt_bias;   // [HV, K]
+  int64_t H, HV;
+  KdaParams params;
+};
+Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens,
+        const RecurrentState& state = {});  // [N, HV*V]; states [S, HV, K, V]
+
+// Per head RMS norm of x [N, H*C] with w [C], then times act(gate [N, H*C]). Without a gate
+// (gate.id < 0) the norm alone.
+Var gated_rmsnorm(Tape& tape, const Var& x, const Var& gate, ParamId w_C, double eps,
+                  GateActivation activation);
+
+struct MlaInputs {
+  Var q;       // [N, H*(nope+rope)]
+  Var kv;      // [Nk, H*(nope+V)]
+  Var k_rope;  // [Nk, rope]
+  int64_t H, nope, rope, V;
+  double rope_theta;  // 0: NoPE
+};
+// Causal softmax attention; the queries are the last tokens of each document. [N, H*V]
+Var mla_attention(Tape& tape, const MlaInputs& in, const Tensor& cu_seqlens_q,
+                  const Tensor& cu_seqlens_k);
+
+}  // namespace sluice

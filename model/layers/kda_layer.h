@@ -1,0 +1,38 @@
+// model/layers/kda_layer.h -- Kimi Delta Attention as a layer.
+//
+//   q, k, v = silu(conv(W_qkv x))                        one product, one convolution
+//   z = W_fb (W_fa x),  u = W_gb (W_ga x),  b = W_b x     low-rank gates of rank head_dim; one
+//   product o = KDA(q, k, v; z, A_log, dt_bias, b)                norm of q and k, gate and beta
+//   inside y = W_o (RMSNorm_head(o) * sigmoid(u))
+//
+// Source: Kimi Linear, arXiv:2510.26692. Dims: D model width, H heads, HV value heads, K = V
+// head_dim.
+#pragma once
+
+#include "kernels/gated_rmsnorm/gated_rmsnorm.h"
+#include "kernels/kda/kda.h"
+#include "model/layers/config.h"
+#include "model/layers/layer.h"
+
+namespace sluice {
+
+class KdaLayer : public Mixer {
+ public:
+  KdaLayer(const ParamScope& scope, const LayerConfig& config);
+  Var forward(Tape& tape, const Var& x_ND, const Sequences& seq, MixerCache* cache) const override;
+  std::unique_ptr<MixerCache> make_cache(DType dtype, Device device, int64_t sequences,
+                                         int64_t max_tokens) const override;
+  LayerCost cost(int64_t context_tokens) const override;
+
+ private:
+  KdaConfig config_;
+  double eps_;
+  int64_t D_, qk_width_, v_width_;  // H*K, HV*V
+  bool gated_;
+  ParamId qkv_proj_, qkv_conv_;         // [2*H*K + HV*V, D], [.., W]
+  ParamId fgb_proj_;                    // [K + V + HV, D]: gate down, output gate down, beta
+  ParamId f_b_proj_, A_log_, dt_bias_;  // [HV*K, K], [HV], [HV, K]
+  ParamId g_b_proj_, o_norm_, o_proj_;  // [HV*V, V], [V], [D, HV*V]
+};
+
+}  // namespace sluice

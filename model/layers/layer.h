@@ -1,0 +1,55 @@
+// model/layers/layer.h -- what a token mixer and a channel mixer are to the model.
+//
+// Dims: N tokens (packed documents), D model width, S sequences.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "model/autograd/tape.h"
+#include "model/layers/scope.h"
+
+namespace sluice {
+
+// FLOPs of one token's forward pass, multiply and add counted as two.
+struct LayerCost {
+  double matmul = 0;    // with the layer's own weights: 2 * elements
+  double sequence = 0;  // of the mixing along the sequence, at the given context length
+};
+
+// What a mixer keeps of the tokens it has seen, for S sequences (the documents of each call, in the
+// same order), S fixed. Memory is allocated once.
+class MixerCache {
+ public:
+  virtual ~MixerCache() = default;
+  virtual int64_t bytes() const = 0;
+};
+
+// The packed documents of one call.
+struct Sequences {
+  Tensor cu_seqlens;                   // [S + 1] i32, on the device
+  std::span<const int32_t> lengths{};  // [S], host copy: with a cache only
+};
+
+// Mixes along the sequence: [N, D] -> [N, D].
+class Mixer {
+ public:
+  virtual ~Mixer() = default;
+  // With a cache the documents go on from it and are added to it (generation: the tape infers).
+  virtual Var forward(Tape& tape, const Var& x_ND, const Sequences& seq,
+                      MixerCache* cache) const = 0;
+  virtual std::unique_ptr<MixerCache> make_cache(DType dtype, Device device, int64_t sequences,
+                                                 int64_t max_tokens) const = 0;
+  virtual LayerCost cost(int64_t context_tokens) const = 0;
+};
+
+// Mixes channels, token by token: [N, D] -> [N, D].
+class Ffn {
+ public:
+  virtual ~Ffn() = default;
+  virtual Var forward(Tape& tape, const Var& x_ND) const = 0;
+  virtual LayerCost cost() const = 0;
+};
+
+}  // namespace sluice

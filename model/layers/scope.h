@@ -1,0 +1,50 @@
+// model/layers/scope.h -- where a layer registers its parameters.
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "model/autograd/param_store.h"
+
+namespace sluice {
+
+struct ParamScope {
+  ParamStore& params;
+  int group;                        // the block that holds the layer
+  std::string prefix;               // "layers.3.mixer"
+  double initializer_range = 0.02;  // standard deviation of projections
+
+  ParamId add(const std::string& name, std::vector<int64_t> shape, Init init,
+              std::vector<RowBlock> row_blocks = {}) const {
+    return params.add({.name = prefix + "." + name,
+                       .shape = std::move(shape),
+                       .init = init,
+                       .group = group,
+                       .weight_decay = true,
+                       .expert = false,
+                       .row_blocks = std::move(row_blocks)});
+  }
+  // A projection [out, in], normal with the model's initializer_range.
+  ParamId matrix(const std::string& name, int64_t out, int64_t in,
+                 std::vector<RowBlock> row_blocks = {}) const {
+    return add(name, {out, in}, {Init::Kind::normal, initializer_range, 0}, std::move(row_blocks));
+  }
+  // Norm weights and per-head constants: never decayed.
+  ParamId undecayed(const std::string& name, std::vector<int64_t> shape, Init init) const {
+    return params.add({.name = prefix + "." + name,
+                       .shape = std::move(shape),
+                       .init = init,
+                       .group = group,
+                       .weight_decay = false,
+                       .expert = false,
+                       .row_blocks = {}});
+  }
+  ParamId norm_weight(const std::string& name, int64_t C) const {
+    return undecayed(name, {C}, {Init::Kind::constant, 1, 0});
+  }
+  ParamScope sub(const std::string& name) const {
+    return {params, group, prefix + "." + name, initializer_range};
+  }
+};
+
+}  // namespace sluice
