@@ -43,6 +43,25 @@ template void gemm<float>(Transpose, Transpose, int64_t, int64_t, int64_t, float
 template void gemm<double>(Transpose, Transpose, int64_t, int64_t, int64_t, double, const double*,
                            int64_t, const double*, int64_t, double, double*, int64_t);
 
+template <class T>
+void solve_unit_lower(Transpose transpose, int64_t M, int64_t N, const T* L, int64_t ldl, T* b,
+                      int64_t ldb) {
+  if (M == 0 || N == 0) return;
+  hold_blas_to_one_thread();
+  const auto t = transpose == Transpose::yes ? CblasTrans : CblasNoTrans;
+  if constexpr (sizeof(T) == 8)
+    cblas_dtrsm(CblasRowMajor, CblasLeft, CblasLower, t, CblasUnit, blasint(M), blasint(N), 1, L,
+                blasint(ldl), b, blasint(ldb));
+  else
+    cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, t, CblasUnit, blasint(M), blasint(N), 1, L,
+                blasint(ldl), b, blasint(ldb));
+}
+
+template void solve_unit_lower<float>(Transpose, int64_t, int64_t, const float*, int64_t, float*,
+                                      int64_t);
+template void solve_unit_lower<double>(Transpose, int64_t, int64_t, const double*, int64_t, double*,
+                                       int64_t);
+
 const char* gemm_library() {
   return openblas_get_config();
 }

@@ -18,6 +18,12 @@ template <class T>
 void gemm(Transpose transpose_a, Transpose transpose_b, int64_t M, int64_t N, int64_t K, T alpha,
           const T* a, int64_t lda, const T* b, int64_t ldb, T beta, T* c, int64_t ldc);
 
+// b[M,N] = (I + L)^-1 b, or (I + L)^-T b: L [M,M] is strictly lower triangular; what is stored on and
+// above its diagonal is not read. In place, row-major, by substitution.
+template <class T>
+void solve_unit_lower(Transpose transpose, int64_t M, int64_t N, const T* L, int64_t ldl, T* b,
+                      int64_t ldb);
+
 // "OpenBLAS 0.3.21 ... SkylakeX": part of the fingerprint of a run.
 const char* gemm_library();
 

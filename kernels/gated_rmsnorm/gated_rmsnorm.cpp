@@ -1,0 +1,43 @@
+// kernels/gated_rmsnorm/gated_rmsnorm.cpp -- the contract, checked once for every back end.
+#include "kernels/gated_rmsnorm/gated_rmsnorm.h"
+
+namespace sluice {
+
+namespace cpu {
+void gated_rmsnorm_forward(const Context& ctx, const GatedRmsNormForward& a);
+void gated_rmsnorm_backward(const Context& ctx, const GatedRmsNormBackward& a, Tensor parts);
+}  // namespace cpu
+namespace reference {
+void gated_rmsnorm_forward(const Context& ctx, const GatedRmsNormForward& a);
+void gated_rmsnorm_backward(const Context& ctx, const GatedRmsNormBackward& a, Tensor parts);
+}  // namespace reference
+
+void gated_rmsnorm_forward(const Context& ctx, const GatedRmsNormForward& a) {
+  const int64_t N = a.x.dim(0), H = a.x.dim(1), C = a.x.dim(2);
+  check_shape(a.x, "x", {N, H, C}, a.x.dtype, ctx.device);
+  if (a.gate) check_shape(a.gate, "gate", {N, H, C}, a.x);
+  check_shape(a.w, "w", {C}, a.x);
+  check_shape(a.y, "y", {N, H, C}, a.x);
+  check_shape(a.rstd, "rstd", {N, H}, a.x);
+  SLUICE_CHECK(a.eps > 0, "eps is ", a.eps);
+  if (ctx.mode == Mode::plan) return;
+  SLUICE_DISPATCH_CPU(gated_rmsnorm_forward, ctx, a);
+}
+
+void gated_rmsnorm_backward(const Context& ctx, const GatedRmsNormBackward& a) {
+  const int64_t N = a.x.dim(0), H = a.x.dim(1), C = a.x.dim(2);
+  check_shape(a.x, "x", {N, H, C}, a.x.dtype, ctx.device);
+  if (a.gate) check_shape(a.gate, "gate", {N, H, C}, a.x);
+  check_shape(a.w, "w", {C}, a.x);
+  check_shape(a.rstd, "rstd", {N, H}, a.x);
+  check_shape(a.dy, "dy", {N, H, C}, a.x);
+  check_shape(a.dx.t, "dx", {N, H, C}, a.x);
+  if (a.gate) check_shape(a.dgate.t, "dgate", {N, H, C}, a.x);
+  check_shape(a.dw.t, "dw", {C}, a.x);
+  const int64_t blocks = (N + kGatedRmsNormBlockRows - 1) / kGatedRmsNormBlockRows;
+  const ArenaTensor parts = scratch(ctx, a.x.dtype, {blocks, C});
+  if (ctx.mode == Mode::plan) return;
+  SLUICE_DISPATCH_CPU(gated_rmsnorm_backward, ctx, a, parts.view());
+}
+
+}  // namespace sluice

@@ -1,0 +1,74 @@
+// kernels/kda/kda.cpp -- the contract, checked once for every back end.
+#include "kernels/kda/kda.h"
+
+#include "kernels/kda/saved.h"
+
+namespace sluice {
+
+namespace cpu {
+void kda_forward(const Context& ctx, const KdaForward& a);
+void kda_backward(const Context& ctx, const KdaBackward& a, Tensor parts);
+}  // namespace cpu
+namespace reference {
+void kda_forward(const Context& ctx, const KdaForward& a);
+void kda_backward(const Context& ctx, const KdaBackward& a, Tensor parts);
+}  // namespace reference
+
+template <class Args>
+static void check_inputs(const Context& ctx, const Args& a) {
+  const auto [N, documents, H, HV, K, V] = kda::sizes_of(a);
+  check_shape(a.q, "q", {N, H, K}, a.q.dtype, ctx.device);
+  check_shape(a.k, "k", {N, H, K}, a.q);
+  check_shape(a.v, "v", {N, HV, V}, a.q);
+  check_shape(a.g, "g", {N, HV, K}, a.q);
+  check_shape(a.beta, "beta", {N, HV}, a.q);
+  check_shape(a.A_log, "A_log", {HV}, a.q);
+  check_shape(a.dt_bias, "dt_bias", {HV, K}, a.q);
+  check_cu_seqlens(ctx, a.cu_seqlens, N);
+  if (a.initial_state) check_shape(a.initial_state, "initial_state", {documents, HV, K, V}, a.q);
+  SLUICE_CHECK(HV % H == 0, "value heads ", HV, " are no multiple of heads ", H);
+  SLUICE_CHECK(a.params.gate == GateLaw::softplus || a.params.gate_lower_bound < 0,
+               "gate_lower_bound is ", a.params.gate_lower_bound);
+  SLUICE_CHECK(a.params.beta_max == 1 || a.params.beta_max == 2, "beta_max is ", a.params.beta_max);
+}
+
+int64_t kda_saved_bytes(const Context& ctx, const KdaForward& a) {
+  if (ctx.mode == Mode::reference) return 0;  // the loops are run again
+  return kda::sizes_of(a).elements() * size_of(a.q.dtype);
+}
+
+void kda_forward(const Context& ctx, const KdaForward& a) {
+  check_inputs(ctx, a);
+  const auto [N, documents, H, HV, K, V] = kda::sizes_of(a);
+  check_shape(a.o, "o", {N, HV, V}, a.q);
+  if (a.final_state) check_shape(a.final_state, "final_state", {documents, HV, K, V}, a.q);
+  if (a.saved) check_shape(a.saved, "saved", {kda_saved_bytes(ctx, a)}, DType::u8, ctx.device);
+  if (ctx.mode == Mode::plan) return;
+  SLUICE_DISPATCH_CPU(kda_forward, ctx, a);
+}
+
+void kda_backward(const Context& ctx, const KdaBackward& a) {
+  check_inputs(ctx, a);
+  const auto [N, documents, H, HV, K, V] = kda::sizes_of(a);
+  const int64_t saved = ctx.mode == Mode::reference
+                            ? 0
+                            : kda::sizes_of(a).elements() * size_of(a.q.dtype);
+  check_shape(a.saved, "saved", {saved}, DType::u8, ctx.device);
+  check_shape(a.d_o, "d_o", {N, HV, V}, a.q);
+  if (a.dfinal_state) check_shape(a.dfinal_state, "dfinal_state", {documents, HV, K, V}, a.q);
+  check_shape(a.dq.t, "dq", {N, H, K}, a.q);
+  check_shape(a.dk.t, "dk", {N, H, K}, a.q);
+  check_shape(a.dv.t, "dv", {N, HV, V}, a.q);
+  check_shape(a.dg.t, "dg", {N, HV, K}, a.q);
+  check_shape(a.dbeta.t, "dbeta", {N, HV}, a.q);
+  check_shape(a.dA_log.t, "dA_log", {HV}, a.q);
+  check_shape(a.ddt_bias.t, "ddt_bias", {HV, K}, a.q);
+  if (a.dinitial_state)
+    check_shape(a.dinitial_state.t, "dinitial_state", {documents, HV, K, V}, a.q);
+  // A document's part of dt_bias's gradient, and of A_log's behind it.
+  const ArenaTensor parts = scratch(ctx, a.q.dtype, {documents, HV, K + 1});
+  if (ctx.mode == Mode::plan) return;
+  SLUICE_DISPATCH_CPU(kda_backward, ctx, a, parts.view());
+}
+
+}  // namespace sluice

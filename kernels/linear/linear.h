@@ -1,0 +1,28 @@
+// kernels/linear/linear.h -- y[N,F] = x[N,D] w[F,D]^T
+//
+//   dx = dy w        dw = dy^T x
+//
+// Dims: N tokens, D inputs, F outputs. T is f32 or f64 on the CPU. Rows of x, y, dy, dx may be strided.
+#pragma once
+
+#include "kernels/tensor/context.h"
+
+namespace sluice {
+
+struct LinearForward {
+  Tensor x;  // in  [N, D] T
+  Tensor w;  // in  [F, D] T
+  Tensor y;  // out [N, F] T
+};
+struct LinearBackward {
+  Tensor x;   // in  [N, D] T
+  Tensor w;   // in  [F, D] T
+  Tensor dy;  // in  [N, F] T
+  Grad dx;    // out [N, D] T, optional
+  Grad dw;    // out [F, D] T, summed over tokens in a fixed order
+};
+
+void linear_forward(const Context& ctx, const LinearForward& a);
+void linear_backward(const Context& ctx, const LinearBackward& a);
+
+}  // namespace sluice

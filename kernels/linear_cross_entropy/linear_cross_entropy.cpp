@@ -1,0 +1,58 @@
+// kernels/linear_cross_entropy/linear_cross_entropy.cpp -- the contract, checked once for every back end.
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+
+#include <algorithm>
+
+namespace sluice {
+
+#define SLUICE_BACKEND(backend)                                                                     \
+  namespace backend {                                                                               \
+  void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyForward& a,         \
+                                    Tensor logits, Tensor nll);                                     \
+  void linear_cross_entropy_backward(const Context& ctx, const LinearCrossEntropyBackward& a,       \
+                                     Tensor logits);                                                \
+  }
+SLUICE_BACKEND(cpu)
+SLUICE_BACKEND(reference)
+#undef SLUICE_BACKEND
+
+template <class Args>
+static void check_inputs(const Context& ctx, const Args& a) {
+  const int64_t N = a.h.dim(0), D = a.h.dim(1), V = a.w.dim(0);
+  check_shape(a.h, "h", {N, D}, a.h.dtype, ctx.device);
+  check_shape(a.w, "w", {V, D}, a.h);
+  check_shape(a.targets, "targets", {N}, DType::i32, ctx.device);
+  check_shape(a.loss_scale, "loss_scale", {1}, DType::f64, ctx.device);
+  check_shape(a.lse, "lse", {N}, a.h);
+  if (ctx.mode == Mode::plan || ctx.device != Device::cpu) return;
+  for (int64_t n = 0; n < N; ++n) {
+    const int32_t t = a.targets.template as<int32_t>()[n];
+    SLUICE_CHECK(t == kIgnoreIndex || (t >= 0 && t < V), "target ", t, " at row ", n,
+                 ", expected 0 to ", V - 1, " or ", kIgnoreIndex);
+  }
+}
+
+static ArenaTensor logits_block(const Context& ctx, const Tensor& h, const Tensor& w) {
+  return scratch(ctx, h.dtype, {std::min(h.dim(0), kCrossEntropyRows), w.dim(0)});
+}
+
+void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyForward& a) {
+  check_inputs(ctx, a);
+  check_shape(a.loss, "loss", {1}, DType::f64, ctx.device);
+  if (a.nll) check_shape(a.nll, "nll", {a.h.dim(0)}, a.h);
+  const ArenaTensor logits = logits_block(ctx, a.h, a.w), nll = scratch(ctx, a.h.dtype, {a.h.dim(0)});
+  if (ctx.mode == Mode::plan) return;
+  SLUICE_DISPATCH_CPU(linear_cross_entropy_forward, ctx, a, logits.view(), a.nll ? a.nll : nll.view());
+}
+
+void linear_cross_entropy_backward(const Context& ctx, const LinearCrossEntropyBackward& a) {
+  check_inputs(ctx, a);
+  check_shape(a.dloss, "dloss", {1}, DType::f64, ctx.device);
+  check_shape(a.dh.t, "dh", {a.h.dim(0), a.h.dim(1)}, a.h);
+  check_shape(a.dw.t, "dw", {a.w.dim(0), a.w.dim(1)}, a.h);
+  const ArenaTensor logits = logits_block(ctx, a.h, a.w);
+  if (ctx.mode == Mode::plan) return;
+  SLUICE_DISPATCH_CPU(linear_cross_entropy_backward, ctx, a, logits.view());
+}
+
+}  // namespace sluice

@@ -1,0 +1,57 @@
+// kernels/mla/mla.cpp -- the contract, checked once for every back end.
+#include "kernels/mla/mla.h"
+
+#include "kernels/mla/sizes.h"
+
+namespace sluice {
+
+namespace cpu {
+void mla_forward(const Context& ctx, const MlaForward& a);
+void mla_backward(const Context& ctx, const MlaBackward& a, Tensor dk_rope_by_head);
+}  // namespace cpu
+namespace reference {
+void mla_forward(const Context& ctx, const MlaForward& a);
+void mla_backward(const Context& ctx, const MlaBackward& a, Tensor dk_rope_by_head);
+}  // namespace reference
+
+template <class Args>
+static void check_inputs(const Context& ctx, const Args& a) {
+  const mla::Sizes s = mla::sizes_of(a);
+  SLUICE_CHECK(s.nope >= 0 && s.V > 0, "q is ", to_string(a.q), ", kv ", to_string(a.kv), ", o ",
+               to_string(a.o), ": no split into nope, rope and value columns");
+  check_shape(a.q, "q", {s.Nq, s.H, s.nope + s.rope}, a.q.dtype, ctx.device);
+  check_shape(a.kv, "kv", {s.Nk, s.H, s.nope + s.V}, a.q);
+  if (s.rope > 0) check_shape(a.k_rope, "k_rope", {s.Nk, s.rope}, a.q);
+  check_shape(a.o, "o", {s.Nq, s.H, s.V}, a.q);
+  check_shape(a.lse, "lse", {s.Nq, s.H}, a.q);
+  SLUICE_CHECK(a.rope_theta == 0 || (a.rope_theta > 1 && s.rope % 2 == 0), "rope_theta is ",
+               a.rope_theta, " and rope ", s.rope);
+  check_cu_seqlens(ctx, a.cu_seqlens_q, s.Nq, "cu_seqlens_q");
+  check_cu_seqlens(ctx, a.cu_seqlens_k, s.Nk, "cu_seqlens_k");
+  check_shape(a.cu_seqlens_k, "cu_seqlens_k", {s.documents + 1}, a.cu_seqlens_q);
+  if (ctx.mode == Mode::plan || ctx.device != Device::cpu) return;
+  const int32_t *q = a.cu_seqlens_q.template as<int32_t>(), *k = a.cu_seqlens_k.template as<int32_t>();
+  for (int64_t d = 0; d < s.documents; ++d)
+    SLUICE_CHECK(q[d + 1] - q[d] <= k[d + 1] - k[d], "document ", d, " has ", q[d + 1] - q[d],
+                 " queries and ", k[d + 1] - k[d], " keys");
+}
+
+void mla_forward(const Context& ctx, const MlaForward& a) {
+  check_inputs(ctx, a);
+  if (ctx.mode == Mode::plan) return;
+  SLUICE_DISPATCH_CPU(mla_forward, ctx, a);
+}
+
+void mla_backward(const Context& ctx, const MlaBackward& a) {
+  check_inputs(ctx, a);
+  const mla::Sizes s = mla::sizes_of(a);
+  check_shape(a.d_o, "d_o", {s.Nq, s.H, s.V}, a.q);
+  check_shape(a.dq.t, "dq", {s.Nq, s.H, s.nope + s.rope}, a.q);
+  check_shape(a.dkv.t, "dkv", {s.Nk, s.H, s.nope + s.V}, a.q);
+  if (s.rope > 0) check_shape(a.dk_rope.t, "dk_rope", {s.Nk, s.rope}, a.q);
+  const ArenaTensor by_head = scratch(ctx, a.q.dtype, {s.H, s.Nk, s.rope});
+  if (ctx.mode == Mode::plan) return;
+  SLUICE_DISPATCH_CPU(mla_backward, ctx, a, by_head.view());
+}
+
+}  // namespace sluice

@@ -1,0 +1,32 @@
+// kernels/mla/sizes.h -- dimensions, and the rotation, that every back end shares.
+#pragma once
+
+#include <cmath>
+
+#include "kernels/mla/mla.h"
+
+namespace sluice::mla {
+
+struct Sizes {
+  int64_t Nq, Nk, H, nope, rope, V, documents;
+};
+
+template <class Args>
+Sizes sizes_of(const Args& a) {
+  const int64_t V = a.o.dim(2), nope = a.kv.dim(2) - V;
+  return {a.q.dim(0), a.kv.dim(0), a.q.dim(1), nope, a.q.dim(2) - nope, V,
+          a.cu_seqlens_q.dim(0) - 1};
+}
+
+// Rotates the pairs of x [rope] for position t, in place; `direction` -1 turns a cotangent back.
+template <class T>
+void rotate(T* x, int64_t rope, int64_t t, double theta, int direction) {
+  for (int64_t p = 0; p < rope / 2; ++p) {
+    const double angle = direction * double(t) * std::pow(theta, -2.0 * double(p) / double(rope));
+    const double c = std::cos(angle), s = std::sin(angle), u = x[2 * p], v = x[2 * p + 1];
+    x[2 * p] = T(u * c - v * s);
+    x[2 * p + 1] = T(u * s + v * c);
+  }
+}
+
+}  // namespace sluice::mla

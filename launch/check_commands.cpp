@@ -1,0 +1,56 @@
+// launch/check_commands.cpp -- gradcheck and compare.
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "configs/schema.h"
+#include "launch/commands.h"
+#include "trainer/gradcheck/gradcheck.h"
+#include "trainer/loop/compare.h"
+#include "trainer/loop/config.h"
+
+namespace sluice::launch {
+
+static double report(const std::string& title, const std::vector<GradcheckRow>& rows) {
+  fmt::print("{}\n{}", title, to_string(rows));
+  std::fflush(stdout);
+  return worst(rows);
+}
+
+void gradcheck(const std::string& config_file) {
+  Arena arena(Device::cpu, int64_t(4) << 30);  // pages are taken as they are touched
+  const Context ctx{.arena = &arena};
+  Context reference = ctx;
+  reference.mode = Mode::reference;
+  fmt::print("Worst relative error against f64 central differences; the bar is 1e-6.\n");
+  double w = 0;
+  if (!config_file.empty()) {
+    const Config c = config::load<Config>(config_file, {});
+    LmConfig model = c.model;
+    if (!model.vocab_size) model.vocab_size = 64;
+    w = report("model of " + config_file, gradcheck_model(ctx, model, Recompute::none, 1));
+  } else {
+    w = std::max(w, report("ops, reference loops", gradcheck_ops(reference, 1)));
+    w = std::max(w, report("ops, fast path", gradcheck_ops(ctx, 1)));
+    for (const bool bounded : {false, true}) {
+      LmConfig model = gradcheck_config();
+      if (bounded) model.kda.gate_lower_bound = -5.0;
+      model.mla.use_nope = !bounded;
+      const std::string gate = bounded ? "bounded gate, RoPE" : "softplus gate, NoPE";
+      w = std::max(w, report("model, packed, " + gate, gradcheck_model(ctx, model, Recompute::none, 1)));
+      w = std::max(w, report("model, packed, " + gate + ", recomputed blocks",
+                             gradcheck_model(ctx, model, Recompute::block, 1)));
+    }
+  }
+  fmt::print("worst of all: {:.2e}\n", w);
+  SLUICE_CHECK(w < 1e-6, "the worst error is ", w, ", expected below 1e-6");
+}
+
+bool compare(const std::string& run_a, const std::string& run_b) {
+  const std::vector<std::string> differences = compare_runs(run_a, run_b);
+  for (const std::string& d : differences) fmt::print("{}\n", d);
+  if (differences.empty()) fmt::print("{} and {}: bitwise equal\n", run_a, run_b);
+  return differences.empty();
+}
+
+}  // namespace sluice::launch

@@ -1,0 +1,56 @@
+// launch/commands.h -- what each subcommand does, without the command line's grammar.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace sluice::launch {
+
+struct TextInput {
+  std::string path;
+  std::string field = "text";
+  std::string split = "whole";  // whole | blank-lines
+  double valid_fraction = 0;    // of the bytes, at the end
+};
+
+struct TrainTokenizer {
+  TextInput input;
+  std::string out;
+  int64_t vocab_size = 2048;
+  std::string pattern = "gpt2";  // gpt2 | qwen2
+};
+void train_tokenizer(const TrainTokenizer& c);
+
+struct Encode {
+  TextInput input;
+  std::string tokenizer, out, valid_out;
+};
+void encode(const Encode& c);
+void inspect_shard(const std::string& path);
+void ngram(const TextInput& input, int order);
+
+struct ConfigSource {
+  std::string file;
+  std::vector<std::string> set;  // "a.b=c"
+};
+void print_config(const ConfigSource& c);
+void train(const ConfigSource& c);
+
+struct Generate {
+  std::string run;  // a run's folder or one checkpoint of it
+  std::string prompt;
+  int64_t max_new_tokens = 200;
+  double temperature = 0;
+  uint64_t seed = 1;
+  int64_t threads = 0;  // 0: one a core
+};
+void generate(const Generate& c);
+
+void gradcheck(const std::string& config_file);  // empty: the built-in small models
+// Bitwise: the losses of two runs, and their newest checkpoints. Returns false if anything differs.
+bool compare(const std::string& run_a, const std::string& run_b);
+
+std::string version();  // what was built, and with what
+
+}  // namespace sluice::launch

@@ -1,0 +1,119 @@
+// launch/main.cpp -- the command line. Each subcommand fills a struct and calls one function.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+
+#include "launch/commands.h"
+
+namespace {
+
+using namespace sluice::launch;
+
+void add_text_options(CLI::App& app, TextInput& in) {
+  app.add_option("input", in.path, "text or .jsonl file")->required();
+  app.add_option("--field", in.field, "string to take from each JSON line")->capture_default_str();
+  app.add_option("--split", in.split, "documents of a text file: whole | blank-lines")
+      ->check(CLI::IsMember({"whole", "blank-lines"}))
+      ->capture_default_str();
+  app.add_option("--valid-fraction", in.valid_fraction, "hold this share of the bytes out, at the end")
+      ->check(CLI::Range(0.0, 0.99));
+}
+
+void add_config_options(CLI::App& app, ConfigSource& c) {
+  app.add_option("config", c.file, "YAML file")->required();
+  app.add_option("--set", c.set, "override a key: --set model.ratio=7:1")->allow_extra_args(false);
+}
+
+void add_data(CLI::App& app) {
+  CLI::App* data = app.add_subcommand("data", "text -> tokenizer -> token shards");
+  data->require_subcommand(1);
+
+  static TrainTokenizer tok;
+  CLI::App* t = data->add_subcommand("train-tokenizer", "byte-level BPE -> tokenizer.json");
+  add_text_options(*t, tok.input);
+  t->add_option("--out", tok.out, "tokenizer.json to write")->required();
+  t->add_option("--vocab-size", tok.vocab_size)->capture_default_str();
+  t->add_option("--pattern", tok.pattern, "pre-tokenizer: gpt2 | qwen2")
+      ->check(CLI::IsMember({"gpt2", "qwen2"}))
+      ->capture_default_str();
+  t->callback([] { train_tokenizer(tok); });
+
+  static Encode enc;
+  CLI::App* e = data->add_subcommand("encode", "text -> HDF5 token shards");
+  add_text_options(*e, enc.input);
+  e->add_option("--tokenizer", enc.tokenizer, "tokenizer.json")->required();
+  e->add_option("--out", enc.out, "shard to write")->required();
+  e->add_option("--valid-out", enc.valid_out, "shard of the held-out part");
+  e->callback([] { encode(enc); });
+
+  static std::string shard;
+  CLI::App* i = data->add_subcommand("inspect", "what is in a shard; verifies every checksum");
+  i->add_option("shard", shard)->required();
+  i->callback([] { inspect_shard(shard); });
+
+  static TextInput text;
+  static int order = 3;
+  CLI::App* n = data->add_subcommand("ngram", "bits per byte of a byte n-gram on the held-out part");
+  add_text_options(*n, text);
+  n->add_option("--order", order, "3: a trigram")->check(CLI::Range(1, 5))->capture_default_str();
+  n->callback([] { ngram(text, order); });
+}
+
+void add_runs(CLI::App& app) {
+  static ConfigSource run, shown;
+  CLI::App* t = app.add_subcommand("train", "pretraining; the same command resumes");
+  add_config_options(*t, run);
+  t->callback([] { train(run); });
+
+  CLI::App* c = app.add_subcommand("config", "check a config");
+  add_config_options(*c, shown);
+  static bool print = false;
+  c->add_flag("--print", print, "show it with every default");
+  c->callback([] { print_config(shown); });
+
+  static Generate gen;
+  CLI::App* g = app.add_subcommand("generate", "a text from a checkpoint");
+  g->add_option("run", gen.run, "a run's folder, or one checkpoint of it")->required();
+  g->add_option("--prompt", gen.prompt, "text to continue; empty: a new document");
+  g->add_option("--max-new-tokens", gen.max_new_tokens)->check(CLI::PositiveNumber)->capture_default_str();
+  g->add_option("--temperature", gen.temperature, "0: the likeliest token")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  g->add_option("--seed", gen.seed)->capture_default_str();
+  g->add_option("--threads", gen.threads, "0: one a core")->check(CLI::NonNegativeNumber)->capture_default_str();
+  g->callback([] { generate(gen); });
+}
+
+void add_checks(CLI::App& app, int& status) {
+  static std::string config;
+  CLI::App* g = app.add_subcommand("gradcheck", "backward against finite differences, f64");
+  g->add_option("config", config, "a model of yours; without one, small models of every kind");
+  g->callback([] { gradcheck(config); });
+
+  static std::string a, b;
+  CLI::App* c = app.add_subcommand("compare", "are two runs the same, bit for bit?");
+  c->add_option("run_a", a)->required();
+  c->add_option("run_b", b)->required();
+  c->callback([&status] { status = compare(a, b) ? 0 : 1; });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  int status = 0;
+  CLI::App app{"sluice: trains hybrid linear-attention language models"};
+  app.set_version_flag("--version", version);
+  app.require_subcommand(1);
+  add_data(app);
+  add_runs(app);
+  add_checks(app, status);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "sluice: %s\n", e.what());
+    return 1;
+  }
+  return status;
+}

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# launch/test.sh -- builds and passes all tests. Safe to run again: it builds only what changed.
+#   test.sh             the suite
+#   test.sh --sanitize  the suite under AddressSanitizer and UBSan, in its own build folder
+#   test.sh --tsan      the threaded tests under ThreadSanitizer
+# Tests that need a GPU skip, loudly, where none is visible.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+kind=test
+args=()
+select=()
+case "${1:-}" in
+  --sanitize)
+    kind=asan
+    args=(-DCMAKE_BUILD_TYPE=RelWithDebInfo "-DSLUICE_SANITIZE=address$(printf '\\;')undefined")
+    ;;
+  --tsan)
+    kind=tsan
+    args=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DSLUICE_SANITIZE=thread)
+    select=(-R 'ThreadPool|Comm|Ranks|Threads')
+    ;;
+  "") ;;
+  *)
+    echo "usage: test.sh [--sanitize | --tsan]" >&2
+    exit 2
+    ;;
+esac
+
+launch/setup.sh
+SLUICE_CMAKE_ARGS="-DSLUICE_WERROR=ON ${args[*]}" launch/build.sh "build/$kind"
+jobs=$(nproc)
+ctest --test-dir "build/$kind" --output-on-failure -j "$jobs" "${select[@]}"

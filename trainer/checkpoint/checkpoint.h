@@ -1,0 +1,89 @@
+// trainer/checkpoint/checkpoint.h -- checkpoints to resume from, which no kill can break.
+//
+// RUN/checkpoints/step-00000400/
+//   weights.safetensors, optimizer.safetensors   full tensors
+//   config.yaml                                  the resolved config
+//   manifest.json                                step, state, sizes and CRC-32 of the files above
+//
+// A start: RunLock, remove_leftovers, find_newest_valid, load_meta, load_tensors.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/tensor/tensor.h"
+#include "trainer/checkpoint/run_lock.h"
+
+namespace sluice {
+
+// Everything of a run that is no tensor.
+struct CheckpointMeta {
+  int64_t step = 0;         // steps done
+  std::string config_yaml;  // resolved
+  std::map<std::string, std::string>
+      fingerprint;                          // of bitwise equality: build, ISA, libraries, ...
+  std::map<std::string, int64_t> integers;  // seed, loader position, tokens seen, ...
+  std::map<std::string, double> numbers;    // validation losses, ...; NaN and inf too
+};
+
+// A dense tensor on the host.
+struct NamedTensor {
+  std::string name;
+  Tensor t;
+};
+
+struct Retention {
+  int64_t keep_last = 3;                                   // at least 1
+  std::optional<int64_t> keep_every_steps = std::nullopt;  // these stay forever
+};
+
+enum class Part { weights, optimizer };
+
+// sizes: the manifest is intact and the files have their sizes. contents: and their checksums,
+// which reads everything.
+enum class Verify { sizes, contents };
+
+struct CheckpointRef {
+  std::string folder;
+  int64_t step = 0;
+};
+
+struct SaveResult {
+  CheckpointRef saved;
+  std::vector<std::string> problems;  // old checkpoints that could not be removed
+};
+
+// Publishes RUN/checkpoints/step-<meta.step>, on the disk when this returns, and then removes older
+// ones. If it throws, no new checkpoint is there and the old ones are as they were. One caller at a
+// time for a run. A checkpoint of the same step is replaced in one step (the caller went back and
+// came here again, so the new state is the one that its future belongs to).
+SaveResult save_checkpoint(const std::string& run_dir, const CheckpointMeta& meta,
+                           std::span<const NamedTensor> weights,
+                           std::span<const NamedTensor> optimizer, const Retention& retention);
+
+// The newest checkpoint that is intact. Every newer one that is not adds its problems ("folder:
+// file: expected, actual") to `problems`, which the caller must show. No checkpoint but problems:
+// starting from scratch would be wrong.
+std::optional<CheckpointRef> find_newest_valid(const std::string& run_dir,
+                                               std::vector<std::string>* problems,
+                                               Verify verify = Verify::contents);
+
+// What is wrong with one checkpoint; empty if nothing is.
+std::vector<std::string> find_problems(const CheckpointRef& ref, Verify verify);
+
+CheckpointMeta load_meta(const CheckpointRef& ref);
+
+// Fills the tensors of `into`. Names, dtypes and shapes must be exactly those of the checkpoint and
+// the loaded bytes have their checksums; otherwise throws, and `into` is in part overwritten.
+void load_tensors(const CheckpointRef& ref, Part part, std::span<const NamedTensor> into);
+
+std::string file_of(const CheckpointRef& ref, Part part);  // its .safetensors file
+
+// Removes what interrupted saves have left. The lock proves that no save is under way.
+void remove_leftovers(const RunLock& lock);
+
+}  // namespace sluice

@@ -1,0 +1,167 @@
+// trainer/checkpoint/manifest.cpp -- the manifest as JSON with sorted keys, and its checksum.
+#include "trainer/checkpoint/manifest.h"
+
+#include <fmt/format.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <ctime>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "model/export/posix_file.h"
+
+namespace sluice {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kFormat = "sluice-checkpoint";
+
+// For people who look into the folder; nothing reads it.
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  ::gmtime_r(&now, &utc);
+  char text[32];
+  return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc)};
+}
+
+// JSON has no NaN and no infinity: these are strings.
+json to_json(double x) {
+  return std::isfinite(x) ? json(x) : json(fmt::format("{}", x));
+}
+
+double to_double(const json& j) {
+  if (!j.is_string()) return j.get<double>();
+  const std::string s = j.get<std::string>();
+  const double inf = std::numeric_limits<double>::infinity();
+  if (s == "inf") return inf;
+  if (s == "-inf") return -inf;
+  SLUICE_CHECK(s == "nan" || s == "-nan", "expected a number, nan, inf or -inf, got '", s, "'");
+  return std::nan("");
+}
+
+uint32_t to_crc(const json& j) {
+  const std::string s = j.get<std::string>();
+  uint32_t crc = 0;
+  const auto result = std::from_chars(s.data(), s.data() + s.size(), crc, 16);
+  SLUICE_CHECK(result.ec == std::errc() && s == hex(crc), "expected 8 hexadecimal digits, got '", s,
+               "'");
+  return crc;
+}
+
+// Of the document without its own checksum. Keys are sorted and numbers have one shortest text, so
+// that parsing and printing gives the same bytes again.
+uint32_t checksum(json document) {
+  document.erase("crc32");
+  const std::string text = document.dump();
+  return crc32_of(text.data(), int64_t(text.size()));
+}
+
+Manifest from_json(const json& j) {
+  SLUICE_CHECK(j.is_object() && j.value("format", "") == kFormat, "expected format '", kFormat,
+               "'");
+  SLUICE_CHECK(j.at("version") == kManifestVersion, "format version ", j.at("version").dump(),
+               ", this build reads ", kManifestVersion);
+  const uint32_t want = to_crc(j.at("crc32")), got = checksum(j);
+  SLUICE_CHECK(want == got, "expected crc32 ", hex(want), ", got ", hex(got));
+
+  Manifest m;
+  m.meta.step = j.at("step").get<int64_t>();
+  m.meta.fingerprint = j.at("fingerprint").get<std::map<std::string, std::string>>();
+  m.meta.integers = j.at("integers").get<std::map<std::string, int64_t>>();
+  for (const auto& item : j.at("numbers").items())
+    m.meta.numbers[item.key()] = to_double(item.value());
+  for (const auto& item : j.at("files").items()) {
+    ManifestFile file{.bytes = item.value().at("bytes").get<int64_t>(),
+                      .crc32 = to_crc(item.value().at("crc32")),
+                      .tensors = {}};
+    if (item.value().contains("tensors"))
+      for (const auto& tensor : item.value().at("tensors").items())
+        file.tensors[tensor.key()] = to_crc(tensor.value());
+    m.files[item.key()] = std::move(file);
+  }
+  for (const char* name : {kConfigName, file_name(Part::weights), file_name(Part::optimizer)})
+    SLUICE_CHECK(m.files.contains(name), "no file ", name);
+  SLUICE_CHECK(m.files.size() == 3, m.files.size(), " files, expected 3");
+  return m;
+}
+
+}  // namespace
+
+const char* file_name(Part part) {
+  return part == Part::weights ? "weights.safetensors" : "optimizer.safetensors";
+}
+
+std::string format_manifest(const Manifest& m, const std::string& path) {
+  try {
+    json j = {{"format", kFormat},
+              {"version", kManifestVersion},
+              {"saved_at", utc_now()},
+              {"step", m.meta.step},
+              {"fingerprint", m.meta.fingerprint},
+              {"integers", m.meta.integers},
+              {"numbers", json::object()},
+              {"files", json::object()}};
+    for (const auto& [key, value] : m.meta.numbers) j["numbers"][key] = to_json(value);
+    for (const auto& [name, file] : m.files) {
+      json& entry = j["files"][name];
+      entry = {{"bytes", file.bytes}, {"crc32", hex(file.crc32)}};
+      for (const auto& [tensor, crc] : file.tensors) entry["tensors"][tensor] = hex(crc);
+    }
+    j["crc32"] = hex(checksum(j));
+    return j.dump(1) + "\n";
+  } catch (const json::exception& e) {  // a string that is no UTF-8
+    fail(__FILE__, __LINE__, path.c_str(), e.what());
+  }
+}
+
+Manifest parse_manifest(const std::string& text, const std::string& path) {
+  try {
+    return from_json(json::parse(text));
+  } catch (const std::exception& e) {  // of the JSON library, or ours
+    fail(__FILE__, __LINE__, path.c_str(), e.what());
+  }
+}
+
+Manifest read_manifest(const CheckpointRef& ref) {
+  const std::string path = ref.folder + "/" + kManifestName;
+  Manifest m = parse_manifest(read_text(path), path);
+  SLUICE_CHECK(m.meta.step == ref.step, path, ": expected step ", ref.step, ", got ", m.meta.step);
+  return m;
+}
+
+std::string read_text(const std::string& path) {
+  const PosixFile file = PosixFile::open(path);
+  std::string text(size_t(file.size()), '\0');
+  file.read(0, text.data(), int64_t(text.size()));
+  return text;
+}
+
+uint32_t crc32_of(const void* data, int64_t bytes) {
+  // A null pointer asks zlib for the initial value instead.
+  return bytes == 0 ? 0 : uint32_t(::crc32_z(0, static_cast<const Bytef*>(data), size_t(bytes)));
+}
+
+uint32_t crc32_of_file(const std::string& path, int64_t bytes) {
+  const PosixFile file = PosixFile::open(path);
+  std::vector<Bytef> block(size_t(std::min<int64_t>(bytes, 4 << 20)));
+  uLong crc = 0;
+  for (int64_t done = 0; done < bytes;) {
+    const int64_t n = std::min(bytes - done, int64_t(block.size()));
+    file.read(done, block.data(), n);
+    crc = ::crc32_z(crc, block.data(), size_t(n));
+    done += n;
+  }
+  return uint32_t(crc);
+}
+
+std::string hex(uint32_t crc) {
+  return fmt::format("{:08x}", crc);
+}
+
+}  // namespace sluice

@@ -1,0 +1,39 @@
+// trainer/checkpoint/manifest.h -- manifest.json: what a complete checkpoint consists of.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "trainer/checkpoint/checkpoint.h"
+
+namespace sluice {
+
+constexpr int kManifestVersion = 1;
+
+constexpr const char* kManifestName = "manifest.json";
+constexpr const char* kConfigName = "config.yaml";
+const char* file_name(Part part);  // "weights.safetensors"
+
+struct ManifestFile {
+  int64_t bytes = 0;
+  uint32_t crc32 = 0;
+  std::map<std::string, uint32_t> tensors;  // name -> CRC-32 of its bytes; .safetensors only
+};
+
+struct Manifest {
+  CheckpointMeta meta;  // config_yaml is empty: it is a file of its own
+  std::map<std::string, ManifestFile> files;
+};
+
+// The text ends in a checksum of the rest: a changed digit in the loader's state is found too.
+std::string format_manifest(const Manifest& manifest, const std::string& path);
+Manifest parse_manifest(const std::string& text, const std::string& path);
+Manifest read_manifest(const CheckpointRef& ref);
+
+std::string read_text(const std::string& path);
+uint32_t crc32_of(const void* data, int64_t bytes);
+uint32_t crc32_of_file(const std::string& path, int64_t bytes);  // of its first `bytes`
+std::string hex(uint32_t crc);                                   // "00c0ffee"
+
+}  // namespace sluice

@@ -1,0 +1,90 @@
+// trainer/gradcheck/gradcheck.cpp -- the whole model, parameter by parameter.
+#include "trainer/gradcheck/gradcheck.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "model/autograd/plain_store.h"
+#include "model/lm/lm.h"
+#include "trainer/gradcheck/differences.h"
+
+namespace sluice {
+
+LmConfig gradcheck_config() {
+  LmConfig c;
+  c.vocab_size = 23;
+  c.hidden_size = 12;
+  c.num_hidden_layers = 4;
+  c.layers = {"kda", "kda", "mla", "identity"};
+  c.intermediate_size = 16;
+  c.kda.num_heads = 2;
+  c.kda.num_value_heads = 4;
+  c.kda.head_dim = 5;
+  c.kda.short_conv_kernel_size = 3;
+  c.mla.num_attention_heads = 2;
+  c.mla.kv_lora_rank = 6;
+  c.mla.qk_nope_head_dim = 4;
+  c.mla.qk_rope_head_dim = 2;
+  c.mla.v_head_dim = 3;
+  c.initializer_range = 0.3;  // large enough that no gradient is lost in rounding
+  return c;
+}
+
+std::vector<GradcheckRow> gradcheck_model(const Context& ctx, const LmConfig& config,
+                                          Recompute recompute, uint64_t seed) {
+  PlainStore params(DType::f64);
+  const Lm lm(config, params);
+  params.allocate();
+  initialize(params, seed);
+
+  const std::vector<int32_t> cu = {0, 1, 1, 20, 87, 90, 90};  // documents of 1, 0, 19, 67, 3, 0
+  const int64_t N = cu.back();
+  Buffer tokens(DType::i32, {N}), targets(DType::i32, {N}), scale(DType::f64, {1});
+  Buffer cu_seqlens(DType::i32, {int64_t(cu.size())});
+  std::copy(cu.begin(), cu.end(), cu_seqlens.view().as<int32_t>());
+  for (int64_t n = 0; n < N; ++n) {
+    tokens.view().as<int32_t>()[n] = int32_t(random_u64(seed, uint64_t(n)) % uint64_t(*config.vocab_size));
+    targets.view().as<int32_t>()[n] =
+        n % 7 == 3 ? -1 : int32_t(random_u64(seed + 1, uint64_t(n)) % uint64_t(*config.vocab_size));
+  }
+  *scale.view().as<double>() = 1.0 / 77;
+
+  auto run = [&](Tape& tape, Recompute r) {
+    return lm.loss(tape,
+                   {.tokens = tokens.view(),
+                    .targets = targets.view(),
+                    .loss_scale = scale.view(),
+                    .sequences = {cu_seqlens.view(), {}}},
+                   r);
+  };
+  auto loss = [&] {
+    Tape tape(ctx, params, Tape::Mode::infer);
+    return *run(tape, Recompute::none).value.as<double>();
+  };
+  params.start_step();
+  {
+    Tape tape(ctx, params, Tape::Mode::train);
+    tape.backward(run(tape, recompute));
+  }
+  params.finish_gradients();
+
+  std::vector<GradcheckRow> rows;
+  for (const Shard& s : params.shards())
+    rows.push_back({params.spec(s.id).name, directional_error(loss, s.master, s.grad, seed + 2)});
+  return rows;
+}
+
+std::string to_string(const std::vector<GradcheckRow>& rows) {
+  std::string out;
+  for (const GradcheckRow& r : rows) out += fmt::format("  {:<44} {:.2e}\n", r.name, r.error);
+  return out;
+}
+
+double worst(const std::vector<GradcheckRow>& rows) {
+  double w = 0;
+  for (const GradcheckRow& r : rows) w = r.error <= w ? w : std::isnan(r.error) ? INFINITY : r.error;
+  return w;
+}
+
+}  // namespace sluice

@@ -1,0 +1,56 @@
+// trainer/loop/step.cpp -- a tape from tokens to gradients.
+#include "trainer/loop/step.h"
+
+#include <algorithm>
+
+#include "kernels/tensor/fill.h"
+
+namespace sluice {
+
+StepRunner::StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute)
+    : ctx_(ctx),
+      params_(params),
+      lm_(lm),
+      recompute_(recompute),
+      loss_scale_(DType::f64, {1}, ctx.device) {}
+
+double StepRunner::run(const Context& ctx, const MicroBatch& batch, double loss_scale,
+                       Tape::Mode mode, Recompute recompute, Check check) {
+  set_scalar(ctx, loss_scale_.view(), loss_scale);
+  Tape tape(ctx, params_, mode);
+  if (check == Check::finite) tape.report_nonfinite();
+  const Var loss = lm_.loss(tape,
+                            {.tokens = batch.tokens,
+                             .targets = batch.targets,
+                             .loss_scale = loss_scale_.view(),
+                             .sequences = {batch.cu_seqlens, {}}},
+                            recompute);
+  if (mode == Tape::Mode::train) tape.backward(loss);
+  return ctx.mode == Mode::plan ? 0 : *loss.value.as<double>();
+}
+
+int64_t StepRunner::plan(const MicroBatch& shape) {
+  Arena arena = Arena::plan(ctx_.device);
+  Context ctx = ctx_;
+  ctx.mode = Mode::plan;
+  ctx.arena = &arena;
+  params_.start_step();
+  run(ctx, shape, 1, Tape::Mode::train, recompute_, Check::none);
+  run(ctx, shape, 1, Tape::Mode::infer, Recompute::none, Check::none);
+  params_.start_step();
+  return arena.peak();
+}
+
+double StepRunner::train(const MicroBatch& batch, double loss_scale) {
+  return run(ctx_, batch, loss_scale, Tape::Mode::train, recompute_, Check::none);
+}
+
+double StepRunner::validate(const MicroBatch& batch) {
+  return run(ctx_, batch, 1, Tape::Mode::infer, Recompute::none, Check::none);
+}
+
+void StepRunner::report_nonfinite(const MicroBatch& batch, double loss_scale) {
+  run(ctx_, batch, loss_scale, Tape::Mode::train, recompute_, Check::finite);
+}
+
+}  // namespace sluice
