@@ -103,21 +103,25 @@ void remove_checkpoint(const CheckpointRef& ref) {
 }
 
 // Keeps the newest `keep_last` intact ones, the one just saved, every keep_every_steps-th, and
-// broken ones newer than all these, which somebody should look at.
+// broken ones newer than all these, which somebody should look at. Removes the oldest first, so
+// that a kill leaves no old one stranded behind a gap; the next save removes the rest.
 std::vector<std::string> prune(const std::string& run_dir, int64_t saved_step,
                                const Retention& retention) {
-  std::vector<std::string> problems;
+  std::vector<CheckpointRef> surplus;  // newest first
   int64_t good = 0;
   for (const CheckpointRef& ref : list_checkpoints(run_dir)) {
     const bool forever = retention.keep_every_steps && ref.step % *retention.keep_every_steps == 0;
-    if (good < retention.keep_last) {
+    if (good < retention.keep_last)
       good += find_problems(ref, Verify::sizes).empty();
-    } else if (ref.step != saved_step && !forever) {
-      try {
-        remove_checkpoint(ref);
-      } catch (const Error& e) {
-        problems.push_back(e.what());
-      }
+    else if (ref.step != saved_step && !forever)
+      surplus.push_back(ref);
+  }
+  std::vector<std::string> problems;
+  for (size_t i = surplus.size(); i-- > 0;) {
+    try {
+      remove_checkpoint(surplus[i]);
+    } catch (const Error& e) {
+      problems.push_back(e.what());
     }
   }
   return problems;

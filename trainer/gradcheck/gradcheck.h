@@ -1,13 +1,14 @@
 // trainer/gradcheck/gradcheck.h -- are the gradients right? f64 finite differences against backward.
 //
-// For a random direction u: <dL/dx, u> against (L(x + h u) - L(x - h u)) / 2h. Central differences
-// in f64 with h = 1e-5 are good to about 1e-9; 1e-6 is the bar.
+// For a random direction u: <dL/dx, u> against five-point central differences of L(x + h u), which in
+// f64 with h = 2e-5 are good to about 1e-9; 1e-6 is the bar.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "kernels/tensor/context.h"
+#include "model/autograd/tape.h"
 #include "model/lm/config.h"
 
 namespace sluice {
