@@ -1,0 +1,53 @@
+// data/shards/hdf5_file.h -- what is used of HDF5's C interface, with ownership and worded errors.
+#pragma once
+
+#include <hdf5.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace sluice {
+
+// A handle that its closing function ends.
+class H5Handle {
+ public:
+  H5Handle() = default;
+  H5Handle(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
+  ~H5Handle() {
+    if (id_ >= 0) close_(id_);
+  }
+  H5Handle(H5Handle&& o) noexcept : id_(std::exchange(o.id_, -1)), close_(o.close_) {}
+  H5Handle& operator=(H5Handle&& o) noexcept {
+    std::swap(id_, o.id_);
+    std::swap(close_, o.close_);
+    return *this;
+  }
+  operator hid_t() const { return id_; }
+  bool ok() const { return id_ >= 0; }
+
+ private:
+  hid_t id_ = -1;
+  herr_t (*close_)(hid_t) = nullptr;
+};
+
+// HDF5 prints a stack of its own at each failure; here the caller words it.
+void silence_hdf5();
+
+// Attributes of the root group.
+void write_attribute(hid_t file, const char* name, int64_t value);
+void write_attribute(hid_t file, const char* name, const std::string& value);
+int64_t read_integer(const std::string& path, hid_t file, const char* name);
+std::string read_string(const std::string& path, hid_t file, const char* name);
+
+// One-dimensional data sets. `type` is the type in the file and in memory.
+H5Handle create_dataset(hid_t file, const char* name, hid_t type);  // chunked, extendable
+void append(hid_t dataset, hid_t type, const void* data, int64_t count);
+void write_all(hid_t file, const char* name, hid_t type, const void* data, int64_t count);
+H5Handle open_dataset(const std::string& path, hid_t file, const char* name, hid_t type,
+                      int64_t* count);  // checks type and rank
+void read_range(const std::string& path, hid_t dataset, const char* name, hid_t type, int64_t begin,
+                int64_t count, void* out);
+
+}  // namespace sluice
