@@ -1,6 +1,8 @@
 // launch/check_commands.cpp -- gradcheck and compare.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include <cstdio>
 
 #include "configs/schema.h"

@@ -1,0 +1,89 @@
+// launch/data_commands.cpp -- text to tokenizer to shards.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "data/shards/shard.h"
+#include "data/text/documents.h"
+#include "data/text/ngram.h"
+#include "data/tokenizer/tokenizer.h"
+#include "kernels/base/check.h"
+#include "launch/commands.h"
+
+namespace sluice::launch {
+
+static HeldOut read(const TextInput& in) {
+  const TextOptions options{
+      .split = in.split == "blank-lines" ? TextSplit::blank_lines : TextSplit::whole, .field = in.field};
+  return hold_out_tail(read_documents(in.path, options), in.valid_fraction);
+}
+
+// A bar on terminals, nothing elsewhere.
+static void show(const char* what, int64_t done, int64_t all) {
+  if (isatty(STDOUT_FILENO) != 1) return;
+  fmt::print("\r{} {:3d}%{}", what, all > 0 ? 100 * done / all : 100, done == all ? "\n" : "");
+  std::fflush(stdout);
+}
+
+void train_tokenizer(const TrainTokenizer& c) {
+  SLUICE_CHECK(c.vocab_size > 257, "--vocab-size ", c.vocab_size,
+               ": expected more than 257 (256 bytes and <|endoftext|>)");
+  const HeldOut text = read(c.input);
+  const int64_t merges = c.vocab_size - 257;
+  const BpeTraining learnt = train_bpe(text.train, c.pattern, merges,
+                                       [&](int64_t n) { show("merges", n, merges); });
+  SLUICE_CHECK(int64_t(learnt.merges.size()) == merges, "the text has only ", learnt.merges.size(),
+               " pairs that occur twice, --vocab-size ", c.vocab_size, " needs ", merges);
+  const Tokenizer tokenizer(learnt, c.pattern);
+  tokenizer.save(c.out);
+  fmt::print("{}: {} tokens, pattern {}, from {} documents\n", c.out, tokenizer.vocab_size(), c.pattern,
+             text.train.size());
+}
+
+static void write_shard(const std::string& path, const Tokenizer& tokenizer,
+                        const std::vector<std::string>& documents) {
+  ShardInfo info{.vocab_size = tokenizer.vocab_size(),
+                 .end_of_text = tokenizer.end_of_text(),
+                 .tokenizer = tokenizer.fingerprint()};
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id)
+    info.token_bytes.push_back(uint32_t(tokenizer.token_bytes(id).size()));
+  ShardWriter writer(path, info);
+  size_t bytes = 0;
+  for (size_t i = 0; i < documents.size(); ++i) {
+    writer.add_document(tokenizer.encode(documents[i]));
+    bytes += documents[i].size();
+    show("encoded", int64_t(i) + 1, int64_t(documents.size()));
+  }
+  writer.finish();
+  fmt::print("{}: {} documents, {} tokens, {} bytes of text ({:.2f} a token)\n", path,
+             writer.documents(), writer.tokens(), bytes, double(bytes) / double(writer.tokens()));
+}
+
+void encode(const Encode& c) {
+  SLUICE_CHECK((c.input.valid_fraction > 0) == !c.valid_out.empty(),
+               "--valid-fraction and --valid-out go together");
+  const HeldOut text = read(c.input);
+  const Tokenizer tokenizer = Tokenizer::load(c.tokenizer);
+  write_shard(c.out, tokenizer, text.train);
+  if (!c.valid_out.empty()) write_shard(c.valid_out, tokenizer, text.valid);
+}
+
+void inspect_shard(const std::string& path) {
+  const ShardReader shard(path);
+  std::vector<int32_t> tokens(static_cast<size_t>(kShardChunk));
+  for (int64_t at = 0; at < shard.tokens(); at += kShardChunk)
+    shard.read(at, std::min(kShardChunk, shard.tokens() - at), tokens.data());
+  fmt::print("{}: {} documents, {} tokens, {} bytes of text, vocabulary {}, tokenizer {}; every checksum is right\n",
+             path, shard.documents(), shard.tokens(), shard.text_bytes(), shard.info().vocab_size,
+             shard.info().tokenizer);
+}
+
+void ngram(const TextInput& input, int order) {
+  SLUICE_CHECK(input.valid_fraction > 0, "--valid-fraction: expected above 0, nothing is held out");
+  const HeldOut text = read(input);
+  fmt::print("byte {}-gram on the last {:g}% of {}: {:.4f} bits/byte\n", order,
+             100 * input.valid_fraction, input.path, ngram_bits_per_byte(text.train, text.valid, order));
+}
+
+}  // namespace sluice::launch

@@ -1,0 +1,72 @@
+// optim/adamw_optimizer.cpp -- one kernel call a shard.
+#include "optim/adamw_optimizer.h"
+
+#include <fmt/format.h>
+
+#include "kernels/adamw/adamw.h"
+#include "kernels/grad_norm/grad_norm.h"
+
+namespace sluice {
+
+AdamWOptimizer::AdamWOptimizer(const OptimConfig& config, const ParamStore& params)
+    : config_(config), params_(params), sum_of_squares_(DType::f64, {1}) {
+  for (const Shard& s : params.shards()) {
+    m_.emplace_back(s.master);
+    v_.emplace_back(s.master);
+  }
+}
+
+void AdamWOptimizer::clip(const Context& ctx, StepState* state,
+                          const std::function<void(const Tensor&)>& sum_over_ranks) {
+  std::vector<Tensor> grads;
+  for (const Shard& s : params_.shards()) grads.push_back(s.grad);
+  grad_norm(ctx, {.grads = grads, .sum_of_squares = sum_of_squares_.view()});
+  if (sum_over_ranks) sum_over_ranks(sum_of_squares_.view());
+  clip_factor(ctx, {.sum_of_squares = sum_of_squares_.view(),
+                    .max_norm = config_.clip_grad_norm,
+                    .state = state});
+}
+
+void AdamWOptimizer::step(const Context& ctx, const StepState* state) {
+  const std::vector<Shard>& shards = params_.shards();
+  for (size_t i = 0; i < shards.size(); ++i)
+    adamw(ctx, {.param = shards[i].master,
+                .grad = shards[i].grad,
+                .m = m_[i].view(),
+                .v = v_[i].view(),
+                .state = state,
+                .lr_scale = 1,
+                .beta1 = config_.betas[0],
+                .beta2 = config_.betas[1],
+                .eps = config_.eps,
+                .weight_decay =
+                    params_.spec(shards[i].id).weight_decay ? config_.weight_decay : 0});
+}
+
+std::vector<AdamWOptimizer::Moments> AdamWOptimizer::moments() const {
+  std::vector<Moments> list;
+  for (size_t i = 0; i < m_.size(); ++i)
+    list.push_back({params_.spec(params_.shards()[i].id).name, m_[i].view(), v_[i].view()});
+  return list;
+}
+
+int64_t AdamWOptimizer::bytes() const {
+  int64_t n = 0;
+  for (size_t i = 0; i < m_.size(); ++i) n += m_[i].view().bytes() + v_[i].view().bytes();
+  return n;
+}
+
+std::string AdamWOptimizer::table() const {
+  int64_t count[2] = {}, elements[2] = {};
+  for (const Shard& s : params_.shards()) {
+    const bool decays = params_.spec(s.id).weight_decay;
+    ++count[decays];
+    elements[decays] += s.master.numel();
+  }
+  return fmt::format(
+      "adamw    {:>4} tensors {:>12} elements  weight decay {}\n"
+      "adamw    {:>4} tensors {:>12} elements  weight decay 0 (norms, A_log, dt_bias)\n",
+      count[1], elements[1], config_.weight_decay, count[0], elements[0]);
+}
+
+}  // namespace sluice

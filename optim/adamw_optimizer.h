@@ -1,0 +1,41 @@
+// optim/adamw_optimizer.h -- AdamW over the shards that a rank owns.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/tensor/buffer.h"
+#include "kernels/tensor/context.h"
+#include "kernels/tensor/step_state.h"
+#include "model/autograd/param_store.h"
+#include "optim/config.h"
+
+namespace sluice {
+
+class AdamWOptimizer {
+ public:
+  AdamWOptimizer(const OptimConfig& config, const ParamStore& params);
+
+  // Sets grad_norm, grad_scale and skip of `state`. `sum_over_ranks` adds up a [1] f64 tensor over the
+  // ranks; left out on one rank. Complete gradients (ParamStore::finish_gradients) are expected.
+  void clip(const Context& ctx, StepState* state,
+            const std::function<void(const Tensor&)>& sum_over_ranks = {});
+  void step(const Context& ctx, const StepState* state);
+
+  struct Moments {
+    std::string name;  // of the parameter
+    Tensor m, v;       // [n]
+  };
+  std::vector<Moments> moments() const;  // by shard: for checkpoints
+  int64_t bytes() const;
+  std::string table() const;  // which parameters decay: printed at start
+
+ private:
+  OptimConfig config_;
+  const ParamStore& params_;
+  std::vector<Buffer> m_, v_;  // by shard
+  Buffer sum_of_squares_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,55 @@
+// optim/config.h -- the `optim:` section of a config.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+namespace sluice {
+
+struct ScheduleConfig {
+  std::string kind = "wsd";  // wsd | cosine | constant
+  int64_t warmup_steps = 40;
+  int64_t decay_steps = 80;      // wsd: the last ones
+  std::string decay = "1-sqrt";  // wsd: 1-sqrt | linear
+  double min_lr_ratio = 0;       // where the decay ends, as a share of lr
+
+  template <class V>
+  void visit(V& v) {
+    auto count = [](int64_t x) { return x >= 0; };
+    v("kind", kind, "wsd, cosine or constant", [](const std::string& s) {
+      return s == "wsd" || s == "cosine" || s == "constant";
+    });
+    v("warmup_steps", warmup_steps, "a count of at least 0", count);
+    v("decay_steps", decay_steps, "a count of at least 0", count);
+    v("decay", decay, "1-sqrt or linear",
+      [](const std::string& s) { return s == "1-sqrt" || s == "linear"; });
+    v("min_lr_ratio", min_lr_ratio, "a number from 0 to 1",
+      [](double x) { return x >= 0 && x <= 1; });
+  }
+};
+
+struct OptimConfig {
+  std::string kind = "adamw";
+  double lr = 2e-3;  // peak, after warmup
+  std::array<double, 2> betas{0.9, 0.95};
+  double eps = 1e-8;
+  double weight_decay = 0.1;    // decoupled; matrices only
+  double clip_grad_norm = 1.0;  // global L2 norm; 0: no clipping
+  ScheduleConfig schedule;
+
+  template <class V>
+  void visit(V& v) {
+    v("kind", kind, "adamw", [](const std::string& s) { return s == "adamw"; });
+    v("lr", lr, "a number above 0", [](double x) { return x > 0; });
+    v("betas", betas, "two numbers from 0 to below 1", [](const std::array<double, 2>& b) {
+      return b[0] >= 0 && b[0] < 1 && b[1] >= 0 && b[1] < 1;
+    });
+    v("eps", eps, "a number above 0", [](double x) { return x > 0; });
+    v("weight_decay", weight_decay, "a number of at least 0", [](double x) { return x >= 0; });
+    v("clip_grad_norm", clip_grad_norm, "a number of at least 0", [](double x) { return x >= 0; });
+    v.section("schedule", schedule);
+  }
+};
+
+}  // namespace sluice

@@ -1,0 +1,154 @@
+// tests/kernels/kda_problem.h -- one KDA problem with everything around it, for the tests of the operator.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/kda/kda.h"
+#include "tests/support/cpu_context.h"
+#include "tests/support/gradcheck.h"
+
+namespace sluice::test {
+
+struct KdaShape {
+  int64_t H = 2, HV = 2, K = 8, V = 6;
+  std::vector<int32_t> cu{0, 20};
+  KdaParams params;
+  int64_t N() const { return cu.back(); }
+  int64_t documents() const { return int64_t(cu.size()) - 1; }
+};
+
+// Inputs, outputs and gradients, all allocated. Outputs are NaN before a run, so that what no op
+// wrote shows. Every input is a value that f32 holds, so that an f32 copy is the same problem.
+struct KdaProblem {
+  explicit KdaProblem(KdaShape s, DType t = DType::f64)
+      : shape(std::move(s)),
+        type(t),
+        q(t, {shape.N(), shape.H, shape.K}),
+        k(q.view()),
+        v(t, {shape.N(), shape.HV, shape.V}),
+        g(t, {shape.N(), shape.HV, shape.K}),
+        beta(t, {shape.N(), shape.HV}),
+        A_log(t, {shape.HV}),
+        dt_bias(t, {shape.HV, shape.K}),
+        cu(DType::i32, {shape.documents() + 1}),
+        s0(t, {shape.documents(), shape.HV, shape.K, shape.V}),
+        d_o(v.view()),
+        ds1(s0.view()),
+        o(v.view()),
+        s1(s0.view()),
+        dq(q.view()),
+        dk(q.view()),
+        dv(v.view()),
+        dg(g.view()),
+        dbeta(beta.view()),
+        dA_log(A_log.view()),
+        ddt_bias(dt_bias.view()),
+        ds0(s0.view()) {
+    std::copy(shape.cu.begin(), shape.cu.end(), cu.view().as<int32_t>());
+    uint64_t seed = 1;
+    for (const auto& [name, t] : inputs()) normal(t, seed++, 1);
+    normal(A_log.view(), seed++, 0.5);
+    poison();
+  }
+
+  static void normal(const Tensor& t, uint64_t seed, double stddev, double mean = 0) {
+    fill_normal(t, seed, stddev, mean);
+    for (int64_t i = 0; i < t.numel(); ++i) set_element(t, i, float(element(t, i)));
+  }
+  // Sets every gate logit so that the log decay is about value(n, head, channel) <= 0 (softplus law).
+  void decay(const std::function<double(int64_t, int64_t, int64_t)>& value) {
+    fill(A_log.view(), 0);
+    fill(dt_bias.view(), 0);
+    for (int64_t i = 0; i < g.view().numel(); ++i) {
+      const int64_t d = i % shape.K, hv = i / shape.K % shape.HV, n = i / shape.K / shape.HV;
+      const double decay = -value(n, hv, d);  // softplus^-1(x) = log(e^x - 1)
+      const double z = decay > 30 ? decay : decay < 1e-30 ? -200 : std::log(std::expm1(decay));
+      set_element(g.view(), i, float(z));
+    }
+  }
+
+  using Named = std::vector<std::pair<std::string, Tensor>>;
+  Named inputs() const {
+    return {{"q", q.view()},         {"k", k.view()},         {"v", v.view()},
+            {"g", g.view()},         {"beta", beta.view()},   {"A_log", A_log.view()},
+            {"dt_bias", dt_bias.view()}, {"initial_state", s0.view()}, {"d_o", d_o.view()},
+            {"dfinal_state", ds1.view()}};
+  }
+  Named outputs() const { return {{"o", o.view()}, {"final_state", s1.view()}}; }
+  // In the order of inputs().
+  Named gradients() const {
+    return {{"dq", dq.view()},       {"dk", dk.view()},         {"dv", dv.view()},
+            {"dg", dg.view()},       {"dbeta", dbeta.view()},   {"dA_log", dA_log.view()},
+            {"ddt_bias", ddt_bias.view()}, {"dinitial_state", ds0.view()}};
+  }
+  Named results() const {
+    Named all = outputs();
+    for (const auto& x : gradients()) all.push_back(x);
+    return all;
+  }
+  void poison() {
+    for (const auto& [name, t] : results()) fill(t, NAN);
+  }
+
+  KdaForward forward_args() const {
+    KdaForward a{.q = q.view(), .k = k.view(), .v = v.view(), .g = g.view(), .beta = beta.view(),
+                 .A_log = A_log.view(), .dt_bias = dt_bias.view(), .cu_seqlens = cu.view(),
+                 .initial_state = {}, .o = o.view(), .final_state = {}, .saved = {},
+                 .params = shape.params};
+    if (with_states) a.initial_state = s0.view(), a.final_state = s1.view();
+    return a;
+  }
+  KdaBackward backward_args() const {
+    KdaBackward a{.q = q.view(), .k = k.view(), .v = v.view(), .g = g.view(), .beta = beta.view(),
+                  .A_log = A_log.view(), .dt_bias = dt_bias.view(), .cu_seqlens = cu.view(),
+                  .initial_state = {}, .saved = saved.view(), .d_o = d_o.view(),
+                  .dfinal_state = {}, .dq = {dq.view()}, .dk = {dk.view()}, .dv = {dv.view()},
+                  .dg = {dg.view()}, .dbeta = {dbeta.view()}, .dA_log = {dA_log.view()},
+                  .ddt_bias = {ddt_bias.view()}, .dinitial_state = {}, .params = shape.params};
+    if (with_states)
+      a.initial_state = s0.view(), a.dfinal_state = ds1.view(), a.dinitial_state = {ds0.view()};
+    return a;
+  }
+  void allocate_saved(const Context& ctx) {
+    saved = Buffer(DType::u8, {kda_saved_bytes(ctx, forward_args())});
+    std::fill_n(static_cast<uint8_t*>(saved.view().data), saved.view().numel(), uint8_t(0xff));  // NaN
+  }
+  void forward(const Context& ctx) {
+    allocate_saved(ctx);
+    KdaForward a = forward_args();
+    a.saved = saved.view();
+    kda_forward(ctx, a);
+  }
+  void run(const Context& ctx) {  // forward, then backward
+    forward(ctx);
+    kda_backward(ctx, backward_args());
+  }
+  // <d_o, o> + <dfinal_state, final_state>: what the gradients are of.
+  double loss(const Context& ctx) {
+    kda_forward(ctx, forward_args());
+    return dot(o.view(), d_o.view()) + (with_states ? dot(s1.view(), ds1.view()) : 0);
+  }
+  void take_inputs(const KdaProblem& from) {
+    with_states = from.with_states;
+    const Named to = inputs(), source = from.inputs();
+    for (size_t i = 0; i < to.size(); ++i)
+      for (int64_t e = 0; e < to[i].second.numel(); ++e)
+        set_element(to[i].second, e, element(source[i].second, e));
+  }
+
+  KdaShape shape;
+  DType type;
+  bool with_states = true;
+  Buffer q, k, v, g, beta, A_log, dt_bias, cu, s0, d_o, ds1;
+  Buffer o, s1, dq, dk, dv, dg, dbeta, dA_log, ddt_bias, ds0;
+  Buffer saved;
+};
+
+inline bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.bytes() == b.bytes() && std::memcmp(a.data, b.data, size_t(a.bytes())) == 0;
+}
+
+}  // namespace sluice::test

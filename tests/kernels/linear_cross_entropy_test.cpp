@@ -1,0 +1,385 @@
+// tests/kernels/linear_cross_entropy_test.cpp -- closed forms, gradients, both back ends, edges.
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+
+#include "tests/support/cpu_context.h"
+#include "tests/support/gradcheck.h"
+
+namespace sluice {
+namespace {
+
+using test::CpuContext;
+using test::element;
+using test::set_element;
+
+enum class Targets { all, some_ignored, none };  // none: every row is ignored
+
+// One problem and room for its results. Values are rounded to f32 in every dtype, so that an f32
+// and an f64 case of one size have exactly the same inputs.
+struct Case {
+  Case(DType t, int64_t N, int64_t D, int64_t V, Targets kind = Targets::some_ignored,
+       double logit_std = 1)
+      : h_wide(t, {N, D + 3}),
+        h(h_wide.view().columns(2, D)),
+        w(t, {V, D}),
+        targets(DType::i32, {N}),
+        loss_scale(DType::f64, {1}),
+        dloss(DType::f64, {1}),
+        loss(DType::f64, {1}),
+        lse(t, {N}),
+        nll(t, {N}),
+        dh_wide(t, {N, D + 1}),
+        dh(dh_wide.view().columns(0, D)),
+        dw(t, {V, D}) {
+    fill(h, 1, 1);
+    fill(w.view(), 2, logit_std / std::sqrt(double(D)));
+    int64_t valid = 0;
+    for (int64_t n = 0; n < N; ++n) {
+      const bool ignored = kind == Targets::none ||
+                           (kind == Targets::some_ignored && random_u64(3, uint64_t(n)) % 4 == 0);
+      targets.view().as<int32_t>()[n] =
+          ignored ? kIgnoreIndex : int32_t(random_u64(4, uint64_t(n)) % uint64_t(V));
+      valid += !ignored;
+    }
+    *loss_scale.view().as<double>() = 1.0 / double(std::max<int64_t>(valid, 1));
+    *dloss.view().as<double>() = 1.75;
+    // What the op must write is NaN before.
+    for (const Tensor& out : {loss.view(), lse.view(), nll.view(), dh, dw.view()})
+      test::fill(out, NAN);
+  }
+  static void fill(const Tensor& t, uint64_t seed, double stddev) {
+    for (int64_t i = 0; i < t.numel(); ++i)
+      set_element(t, i, double(float(stddev * random_normal(seed, uint64_t(i)))));
+  }
+
+  double forward(const Context& ctx) {
+    linear_cross_entropy_forward(ctx, {.h = h,
+                                       .w = w.view(),
+                                       .targets = targets.view(),
+                                       .loss_scale = loss_scale.view(),
+                                       .loss = loss.view(),
+                                       .lse = lse.view(),
+                                       .nll = nll.view()});
+    return ctx.mode == Mode::plan ? 0 : *loss.view().as<double>();
+  }
+  void backward(const Context& ctx, bool add_dh = false, bool add_dw = false) {
+    linear_cross_entropy_backward(ctx, {.h = h,
+                                        .w = w.view(),
+                                        .targets = targets.view(),
+                                        .loss_scale = loss_scale.view(),
+                                        .lse = lse.view(),
+                                        .dloss = dloss.view(),
+                                        .dh = {dh, add_dh},
+                                        .dw = {dw.view(), add_dw}});
+  }
+
+  Buffer h_wide;
+  Tensor h;  // rows are strided
+  Buffer w, targets, loss_scale, dloss, loss, lse, nll, dh_wide;
+  Tensor dh;  // strided too
+  Buffer dw;
+};
+
+class LinearCrossEntropy : public testing::TestWithParam<Mode> {};
+INSTANTIATE_TEST_SUITE_P(BackEnds, LinearCrossEntropy, testing::Values(Mode::run, Mode::reference),
+                         [](const auto& info) {
+                           return info.param == Mode::run ? "cpu" : "reference";
+                         });
+
+// w = 0: every token has probability 1 / V, whatever h is.
+TEST_P(LinearCrossEntropy, UniformLogitsCostLogV) {
+  CpuContext ctx(GetParam());
+  for (const DType t : {DType::f32, DType::f64}) {
+    Case c(t, 70, 5, 33, Targets::all);
+    test::fill(c.w.view(), 0);
+    // f32: log() and the sum of V exact ones round once each.
+    const double tolerance = t == DType::f32 ? 4 * 1.2e-7 * std::log(33.0) : 1e-14;
+    EXPECT_NEAR(c.forward(ctx), std::log(33.0), tolerance);
+    for (int64_t n = 0; n < 70; ++n) {
+      EXPECT_NEAR(element(c.nll.view(), n), std::log(33.0), tolerance);
+      EXPECT_NEAR(element(c.lse.view(), n), std::log(33.0), tolerance);
+    }
+    c.backward(ctx);
+    // dw[v] = dloss / N * sum_n (1/V - [v == target]) h[n]
+    for (int64_t v = 0; v < 33; ++v)
+      for (int64_t d = 0; d < 5; ++d) {
+        double want = 0, size = 0;
+        for (int64_t n = 0; n < 70; ++n) {
+          const double p = 1.0 / 33 - (c.targets.view().as<int32_t>()[n] == v);
+          want += 1.75 / 70 * p * element(c.h, n * 5 + d);
+          size += 1.75 / 70 * std::abs(p * element(c.h, n * 5 + d));
+        }
+        // A sum of 70 terms, each of which has rounded a few times.
+        EXPECT_NEAR(element(c.dw.view(), v * 5 + d), want,
+                    (t == DType::f32 ? 70 * 6e-8 : 70 * 1.2e-16) * size);
+      }
+  }
+}
+
+// h = k e_i and w = identity: logits are k at i and 0 elsewhere.
+TEST_P(LinearCrossEntropy, OneHotLogits) {
+  CpuContext ctx(GetParam());
+  constexpr int64_t kV = 19;
+  constexpr double kLogit = 3;
+  Case c(DType::f64, kV, kV, kV, Targets::all);
+  test::fill(c.h, 0);
+  test::fill(c.w.view(), 0);
+  for (int64_t i = 0; i < kV; ++i) {
+    set_element(c.h, i * kV + i, kLogit);
+    set_element(c.w.view(), i * kV + i, 1);
+    c.targets.view().as<int32_t>()[i] = int32_t(i % 2 ? 0 : i);  // odd rows name a 0, even ones k
+  }
+  const double lse = std::log(std::exp(kLogit) + kV - 1);
+  c.forward(ctx);
+  for (int64_t i = 0; i < kV; ++i)
+    EXPECT_NEAR(element(c.nll.view(), i), lse - (i % 2 ? 0 : kLogit), 1e-14) << i;
+  c.backward(ctx);
+  for (int64_t n = 0; n < kV; ++n)  // w is the identity: dh is dlogits
+    for (int64_t v = 0; v < kV; ++v) {
+      const double p = std::exp((v == n ? kLogit : 0) - lse), hit = v == (n % 2 ? 0 : n);
+      EXPECT_NEAR(element(c.dh, n * kV + v), 1.75 / kV * (p - hit), 1e-15) << n << " " << v;
+    }
+}
+
+TEST_P(LinearCrossEntropy, GradientsMatchDifferences) {
+  CpuContext ctx(GetParam());
+  struct Size {
+    int64_t N, D, V;
+  };
+  // Rows around one tile (64), V around one tile of dw (256), both odd.
+  for (const auto& [N, D, V] :
+       {Size{1, 1, 2}, Size{7, 5, 11}, Size{65, 9, 263}, Size{130, 8, 64}}) {
+    Case c(DType::f64, N, D, V, N == 1 ? Targets::all : Targets::some_ignored, 2);
+    c.forward(ctx);
+    c.backward(ctx);
+    auto loss = [&] { return 1.75 * c.forward(ctx); };
+    for (uint64_t seed = 10; seed < 13; ++seed) {
+      // Differences with h = 1e-5 are good to about 1e-9 here.
+      EXPECT_LT(test::gradcheck(loss, c.h, c.dh, seed), 1e-6) << N << " " << D << " " << V;
+      EXPECT_LT(test::gradcheck(loss, c.w.view(), c.dw.view(), seed), 1e-6) << N << " " << V;
+    }
+  }
+}
+
+// An ignored row gives nothing: loss, nll and dh are 0, and dw is as without that row.
+TEST_P(LinearCrossEntropy, IgnoredRowsGiveNothing) {
+  CpuContext ctx(GetParam());
+  Case c(DType::f64, 20, 6, 17, Targets::all), without(DType::f64, 20, 6, 17, Targets::all);
+  *without.loss_scale.view().as<double>() = *c.loss_scale.view().as<double>() = 0.125;
+  c.targets.view().as<int32_t>()[13] = kIgnoreIndex;
+  without.targets.view().as<int32_t>()[13] = kIgnoreIndex;
+  for (int64_t d = 0; d < 6; ++d) set_element(without.h, 13 * 6 + d, 0);
+  EXPECT_EQ(c.forward(ctx), without.forward(ctx));
+  EXPECT_EQ(element(c.nll.view(), 13), 0);
+  EXPECT_TRUE(std::isfinite(element(c.lse.view(), 13)));
+  c.backward(ctx);
+  without.backward(ctx);
+  for (int64_t d = 0; d < 6; ++d) EXPECT_EQ(element(c.dh, 13 * 6 + d), 0);
+  for (int64_t i = 0; i < 17 * 6; ++i)
+    EXPECT_EQ(element(c.dw.view(), i), element(without.dw.view(), i));
+}
+
+TEST_P(LinearCrossEntropy, NoRowsAndNothingButIgnoredRows) {
+  CpuContext ctx(GetParam());
+  for (const int64_t N : {0, 1, 67, 600})
+    for (const DType t : {DType::f32, DType::f64}) {
+      Case c(t, N, 3, 10, Targets::none);
+      EXPECT_EQ(c.forward(ctx), 0) << N;
+      c.backward(ctx);
+      for (int64_t i = 0; i < N * 3; ++i) EXPECT_EQ(element(c.dh, i), 0);
+      for (int64_t i = 0; i < 30; ++i) EXPECT_EQ(element(c.dw.view(), i), 0);
+      test::fill(c.dw.view(), 5);
+      c.backward(ctx, true, true);
+      for (int64_t i = 0; i < 30; ++i) EXPECT_EQ(element(c.dw.view(), i), 5);
+    }
+}
+
+TEST_P(LinearCrossEntropy, GradientsAreWrittenOrAddedTo) {
+  CpuContext ctx(GetParam());
+  Case c(DType::f64, 530, 4, 21);  // more than one block of logits
+  c.forward(ctx);
+  c.backward(ctx);
+  const Buffer dh(c.dh), dw(c.dw.view());
+  for (int64_t i = 0; i < c.dh.numel(); ++i) set_element(dh.view(), i, element(c.dh, i));
+  copy(c.dw.view(), dw.view());
+  test::fill(c.dh, 0.5);
+  test::fill(c.dw.view(), -0.25);
+  c.backward(ctx, true, true);
+  for (int64_t i = 0; i < c.dh.numel(); ++i)
+    EXPECT_NEAR(element(c.dh, i), 0.5 + element(dh.view(), i), 1e-15);
+  for (int64_t i = 0; i < dw.view().numel(); ++i)
+    EXPECT_NEAR(element(c.dw.view(), i), -0.25 + element(dw.view(), i), 1e-15);
+}
+
+// Logits of +-1e4: exp() of them overflows in any type, lse - logit does not.
+TEST_P(LinearCrossEntropy, ExtremeLogitsStayFinite) {
+  CpuContext ctx(GetParam());
+  for (const DType t : {DType::f32, DType::f64}) {
+    Case c(t, 8, 1, 40, Targets::all);
+    for (int64_t n = 0; n < 8; ++n) set_element(c.h, n, n % 2 ? -1e4 : 1e4);
+    for (int64_t v = 0; v < 40; ++v) set_element(c.w.view(), v, v == 0 ? 1 : v == 1 ? -1 : 0);
+    for (int64_t n = 0; n < 8; ++n) c.targets.view().as<int32_t>()[n] = n < 4 ? 0 : 1;
+    // h = 1e4 wants v = 0 and h = -1e4 wants v = 1: half of the rows pay 2e4, the others nothing.
+    EXPECT_EQ(c.forward(ctx), 1e4);
+    for (int64_t n = 0; n < 8; ++n)
+      EXPECT_EQ(element(c.nll.view(), n), (n % 2 == 0) == (n < 4) ? 0 : 2e4) << n;
+    c.backward(ctx);
+    for (int64_t n = 0; n < 8; ++n) {
+      const double want = (n % 2 == 0) == (n < 4) ? 0 : 1.75 / 8 * (n < 4 ? -2 : 2);
+      EXPECT_EQ(element(c.dh, n), want) << n;
+    }
+    for (int64_t v = 0; v < 40; ++v) EXPECT_TRUE(std::isfinite(element(c.dw.view(), v)));
+  }
+}
+
+TEST_P(LinearCrossEntropy, NllIsOptional) {
+  CpuContext ctx(GetParam());
+  Case c(DType::f32, 9, 4, 12);
+  const double with = c.forward(ctx);
+  linear_cross_entropy_forward(ctx, {.h = c.h,
+                                     .w = c.w.view(),
+                                     .targets = c.targets.view(),
+                                     .loss_scale = c.loss_scale.view(),
+                                     .loss = c.loss.view(),
+                                     .lse = c.lse.view(),
+                                     .nll = {}});
+  EXPECT_EQ(*c.loss.view().as<double>(), with);
+}
+
+// A NaN in h must reach the loss: the step is then skipped, rather than trained on half a batch.
+TEST_P(LinearCrossEntropy, NanIsNotLost) {
+  CpuContext ctx(GetParam());
+  for (const int64_t bad : {0, 5}) {  // where in the vocabulary: the max must not hide it
+    Case c(DType::f32, 3, 2, 40, Targets::all);
+    set_element(c.w.view(), bad * 2, NAN);
+    EXPECT_TRUE(std::isnan(c.forward(ctx))) << bad;
+  }
+}
+
+struct Size {
+  int64_t N, D, V;
+};
+
+// Same inputs in both; the reference runs in f64.
+TEST(LinearCrossEntropyCpu, MatchesTheReference) {
+  CpuContext cpu, reference(Mode::reference);
+  for (const auto& [N, D, V] :
+       {Size{3, 2, 5}, Size{65, 33, 257}, Size{513, 48, 300}, Size{64, 192, 512}}) {
+    for (const double std : {0.3, 4.0}) {
+      Case want(DType::f64, N, D, V, Targets::some_ignored, std);
+      want.forward(reference);
+      want.backward(reference);
+      auto check = [&](const Tensor& got, const Tensor& w, double ulps, const char* what) {
+        const auto e = test::compare(got, w, ulps);
+        EXPECT_LE(e.worst, 1) << what << " " << N << " " << D << " " << V << ": " << e;
+      };
+      Case f64(DType::f64, N, D, V, Targets::some_ignored, std);
+      f64.forward(cpu);
+      f64.backward(cpu);
+      Case f32(DType::f32, N, D, V, Targets::some_ignored, std);
+      f32.forward(cpu);
+      f32.backward(cpu);
+      for (Case* c : {&f64, &f32}) {
+        // Each logit is a dot product of D <= 192 terms of size std: its error is below
+        // sqrt(D) eps std, which exp() turns into a relative one of dlogits; a gradient sums up to
+        // N or V such terms, whose errors average out.
+        const double ulps = 8 * std::max(1.0, std);
+        check(c->loss.view(), want.loss.view(), c == &f32 ? 2 * 5.4e8 : 16, "loss");
+        check(c->lse.view(), want.lse.view(), ulps, "lse");
+        check(c->nll.view(), want.nll.view(), ulps, "nll");
+        check(c->dh, want.dh, 4 * ulps, "dh");
+        check(c->dw.view(), want.dw.view(), 4 * ulps, "dw");
+      }
+    }
+  }
+}
+
+TEST(LinearCrossEntropyCpu, ThreadsChangeNoBit) {
+  for (const DType t : {DType::f32, DType::f64}) {
+    CpuContext one(Mode::run, 1), two(Mode::run, 2), five(Mode::run, 5);
+    Case a(t, 700, 24, 600), b(t, 700, 24, 600), c(t, 700, 24, 600);
+    a.forward(one), a.backward(one);
+    b.forward(two), b.backward(two);
+    c.forward(five), c.backward(five);
+    for (Case* x : {&b, &c}) {
+      EXPECT_EQ(0, std::memcmp(a.loss.view().data, x->loss.view().data, 8));
+      for (const auto& [p, q] : {std::pair{a.lse.view(), x->lse.view()},
+                                 {a.nll.view(), x->nll.view()},
+                                 {a.dw.view(), x->dw.view()},
+                                 {a.dh_wide.view().rows(0, 699), x->dh_wide.view().rows(0, 699)}})
+        for (int64_t i = 0; i < p.numel(); ++i)
+          if (p.rank == 1 || i % p.shape[1] < 24) ASSERT_EQ(element(p, i), element(q, i)) << i;
+    }
+  }
+}
+
+TEST(LinearCrossEntropyCpu, PlanKnowsThePeak) {
+  for (const Mode mode : {Mode::run, Mode::reference})
+    for (const int64_t N : {0, 5, 512, 700}) {
+      Case c(DType::f32, N, 24, 600);
+      CpuContext run(mode);
+      Arena plan_arena = Arena::plan(Device::cpu);
+      Context plan{.mode = Mode::plan, .arena = &plan_arena};
+      Case planned(DType::f32, N, 24, 600);
+      // Tensors of a plan have no memory.
+      for (Tensor* t : {&planned.h, &planned.dh}) t->data = nullptr;
+      c.forward(run), planned.forward(plan);
+      EXPECT_EQ(plan_arena.peak(), run.arena.peak());
+      c.backward(run), planned.backward(plan);
+      EXPECT_EQ(plan_arena.peak(), run.arena.peak());
+      EXPECT_EQ(run.arena.used(), 0);
+    }
+}
+
+std::string message_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST(LinearCrossEntropyContract, SaysWhatIsWrong) {
+  CpuContext ctx;
+  auto expect = [](const std::string& message, const std::vector<std::string>& parts) {
+    for (const std::string& part : parts)
+      EXPECT_NE(message.find(part), std::string::npos) << "no '" << part << "' in: " << message;
+  };
+  for (const int32_t bad : {17, -2, 1 << 30}) {
+    Case c(DType::f32, 20, 6, 17);
+    c.targets.view().as<int32_t>()[11] = bad;
+    for (const std::string& m :
+         {message_of([&] { c.forward(ctx); }), message_of([&] { c.backward(ctx); })})
+      expect(m, {cat("target ", bad, " at row 11"), "0 to 16", "or -1"});
+  }
+  Case c(DType::f32, 20, 6, 17), other(DType::f64, 20, 6, 17);
+  const auto w = [&](Case& x) { return x.w.view(); };
+  LinearCrossEntropyForward f{.h = c.h,
+                              .w = w(other),
+                              .targets = c.targets.view(),
+                              .loss_scale = c.loss_scale.view(),
+                              .loss = c.loss.view(),
+                              .lse = c.lse.view(),
+                              .nll = {}};
+  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"w is f64 [17, 6]", "f32"});
+  f.w = w(c).columns(0, 5);
+  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }),
+         {"w is f32 [17, 5]", "[17, 6]"});
+  f.w = w(c);
+  f.lse = c.lse.view().rows(0, 19);
+  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"lse is f32 [19]", "[20]"});
+  f.lse = c.lse.view();
+  f.loss = c.nll.view().rows(0, 1);
+  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"loss is f32 [1]", "f64 [1]"});
+  f.loss = c.loss.view();
+  f.targets = c.nll.view();
+  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"targets is f32", "i32 [20]"});
+}
+
+}  // namespace
+}  // namespace sluice

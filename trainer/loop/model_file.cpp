@@ -1,0 +1,43 @@
+// trainer/loop/model_file.cpp -- config, parameters, weights, in this order.
+#include "trainer/loop/model_file.h"
+
+#include <filesystem>
+
+#include "configs/schema.h"
+
+namespace sluice {
+
+std::vector<NamedTensor> named_weights(ParamStore& params) {
+  std::vector<NamedTensor> list;
+  for (const Shard& s : params.shards()) {
+    const ParamSpec& spec = params.spec(s.id);
+    list.push_back({spec.name, with_shape(s.master, spec.shape)});
+  }
+  return list;
+}
+
+static CheckpointRef find_checkpoint(const std::string& path) {
+  if (std::filesystem::exists(std::filesystem::path(path) / "manifest.json"))
+    return {.folder = path, .step = 0};
+  std::vector<std::string> problems;
+  const auto found = find_newest_valid(path, &problems);
+  std::string all;
+  for (const std::string& p : problems) all += "\n" + p;
+  if (!found) throw Error(cat(path, ": no valid checkpoint here", all));
+  return *found;
+}
+
+LoadedModel load_model(const std::string& path) {
+  LoadedModel m;
+  m.checkpoint = find_checkpoint(path);
+  const CheckpointMeta meta = load_meta(m.checkpoint);
+  m.checkpoint.step = meta.step;
+  m.config = config::load_string<Config>(meta.config_yaml, m.checkpoint.folder + "/config.yaml");
+  m.params = std::make_unique<PlainStore>(DType::f32);
+  m.lm = std::make_unique<Lm>(m.config.model, *m.params);
+  m.params->allocate();
+  load_tensors(m.checkpoint, Part::weights, named_weights(*m.params));
+  return m;
+}
+
+}  // namespace sluice
