@@ -4,8 +4,8 @@
 # As root it installs what is missing; otherwise it prints the one line that would, and exits 1.
 set -euo pipefail
 
-packages=(build-essential cmake ninja-build git pkg-config python3 libopenblas-dev libopenmpi-dev openmpi-bin
-          libhdf5-dev zlib1g-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev libfmt-dev libspdlog-dev
+packages=(build-essential cmake ninja-build git pkg-config python3 libopenblas-dev
+          libhdf5-dev zlib1g-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev libfmt-dev
           libpcre2-dev libgtest-dev libbenchmark-dev)
 [ "${1:-}" = --with-text ] && packages+=(bible-kjv bible-kjv-text)
 

@@ -14,9 +14,9 @@ void parallel_for(const Context& ctx, int64_t blocks, const std::function<void(i
 }
 
 int64_t check_cu_seqlens(const Context& ctx, const Tensor& cu, int64_t N, const char* label,
-                         std::source_location at) {
+                         SourceLine at) {
   auto broken = [&](const auto&... detail) {
-    fail(at.file_name(), int(at.line()), label, cat(detail...));
+    fail(at.file, at.line, label, cat(detail...));
   };
   if (cu.rank != 1 || cu.dtype != DType::i32 || cu.device != ctx.device || cu.dim(0) < 1)
     broken("is ", to_string(cu), ", expected i32 [documents + 1] on ", name(ctx.device));

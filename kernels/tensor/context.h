@@ -39,7 +39,7 @@ void parallel_for(const Context& ctx, int64_t blocks, const std::function<void(i
 // (outside plan mode) that it starts at 0, never falls and ends at N. Returns the capacity.
 int64_t check_cu_seqlens(const Context& ctx, const Tensor& cu_seqlens, int64_t N,
                          const char* label = "cu_seqlens",
-                         std::source_location at = std::source_location::current());
+                         SourceLine at = SourceLine::here());
 
 }  // namespace sluice
 

@@ -104,17 +104,17 @@ std::string to_string(const Tensor& t) {
 }
 
 void check_shape(const Tensor& t, const char* label, std::initializer_list<int64_t> shape,
-                 DType dtype, Device device, std::source_location at) {
+                 DType dtype, Device device, SourceLine at) {
   if (t.rank == int(shape.size()) && std::equal(shape.begin(), shape.end(), t.shape.begin()) &&
       t.dtype == dtype && t.device == device)
     return;
-  fail(at.file_name(), int(at.line()), "shape",
+  fail(at.file, at.line, "shape",
        cat(label, " is ", to_string(t), ", expected ", name(dtype), " ",
            shape_string(shape.begin(), int(shape.size())), " on ", name(device)));
 }
 
 void check_shape(const Tensor& t, const char* label, std::initializer_list<int64_t> shape,
-                 const Tensor& like, std::source_location at) {
+                 const Tensor& like, SourceLine at) {
   check_shape(t, label, shape, like.dtype, like.device, at);
 }
 

@@ -5,7 +5,6 @@
 #include <array>
 #include <cstdint>
 #include <initializer_list>
-#include <source_location>
 #include <string>
 
 #include "kernels/base/check.h"
@@ -86,12 +85,21 @@ struct Grad {
 
 std::string to_string(const Tensor& t);  // "f32 [3, 5] on cpu"
 
+// Where a check stands in the source. (std::source_location, which clang 14 does not have yet.)
+struct SourceLine {
+  const char* file;
+  int line;
+  static constexpr SourceLine here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
+};
+
 // Throws unless `t` has exactly this shape, dtype and device, `like` giving the last two. The message
 // has the caller's line and `label`: "kernels/x/x.cpp:17: shape: w is f32 [7] on cpu, expected ...".
 void check_shape(const Tensor& t, const char* label, std::initializer_list<int64_t> shape,
                  DType dtype, Device device,
-                 std::source_location at = std::source_location::current());
+                 SourceLine at = SourceLine::here());
 void check_shape(const Tensor& t, const char* label, std::initializer_list<int64_t> shape,
-                 const Tensor& like, std::source_location at = std::source_location::current());
+                 const Tensor& like, SourceLine at = SourceLine::here());
 
 }  // namespace sluice

@@ -1,0 +1,73 @@
+// tests/support/tiny_model.h -- a small model of every layer kind, and batches of random documents.
+#pragma once
+
+#include <vector>
+
+#include "model/autograd/plain_store.h"
+#include "model/lm/lm.h"
+#include "tests/support/gradcheck.h"
+
+namespace sluice::test {
+
+inline LmConfig tiny_config() {
+  LmConfig c;
+  c.vocab_size = 29;
+  c.hidden_size = 24;
+  c.num_hidden_layers = 4;
+  c.ratio = "3:1";
+  c.intermediate_size = 32;
+  c.kda.num_heads = 2;
+  c.kda.num_value_heads = 4;
+  c.kda.head_dim = 8;
+  c.mla.num_attention_heads = 2;
+  c.mla.kv_lora_rank = 12;
+  c.mla.qk_nope_head_dim = 8;
+  c.mla.qk_rope_head_dim = 4;
+  c.mla.v_head_dim = 8;
+  c.initializer_range = 0.2;
+  return c;
+}
+
+// Slow decay: what leaked across a boundary would still be there after a thousand tokens.
+inline void set_slow_decay(ParamStore& params) {
+  for (const Shard& s : params.shards()) {
+    const std::string& name = params.spec(s.id).name;
+    const bool A = name.find("A_log") != std::string::npos;
+    if (A) fill(s.master, 0);
+    if (name.find("dt_bias") != std::string::npos) fill(s.master, -8);
+  }
+}
+
+struct Documents {
+  explicit Documents(const std::vector<int64_t>& lengths, uint64_t seed = 1)
+      : cu(DType::i32, {int64_t(lengths.size()) + 1}), scale(DType::f64, {1}) {
+    int64_t N = 0;
+    for (size_t d = 0; d < lengths.size(); ++d)
+      cu.view().as<int32_t>()[d + 1] = int32_t(N += lengths[d]);
+    tokens = Buffer(DType::i32, {N});
+    targets = Buffer(DType::i32, {N});
+    for (int64_t n = 0; n < N; ++n) {
+      tokens.view().as<int32_t>()[n] = int32_t(random_u64(seed, uint64_t(n)) % 29);
+      targets.view().as<int32_t>()[n] = int32_t(random_u64(seed + 1, uint64_t(n)) % 29);
+    }
+    *scale.view().as<double>() = 0.01;
+  }
+  LmBatch batch() const {
+    return {.tokens = tokens.view(), .targets = targets.view(), .loss_scale = scale.view(),
+            .sequences = {cu.view(), {}}};
+  }
+  // Document d alone.
+  Documents only(int64_t d) const {
+    const int64_t begin = cu.view().as<int32_t>()[d], n = cu.view().as<int32_t>()[d + 1] - begin;
+    Documents one({n});
+    for (int64_t i = 0; i < n; ++i) {
+      one.tokens.view().as<int32_t>()[i] = tokens.view().as<int32_t>()[begin + i];
+      one.targets.view().as<int32_t>()[i] = targets.view().as<int32_t>()[begin + i];
+    }
+    return one;
+  }
+
+  Buffer cu, tokens, targets, scale;
+};
+
+}  // namespace sluice::test
