@@ -5,13 +5,20 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cctype>
 
 namespace sluice::config {
 
 std::string scalar(int64_t x) {
   return fmt::format("{}", x);
 }
+std::string scalar(int x) {
+  return fmt::format("{}", x);
+}
 std::string scalar(double x) {
+  return fmt::format("{}", x);
+}
+std::string scalar(float x) {
   return fmt::format("{}", x);
 }
 std::string scalar(bool x) {
@@ -20,15 +27,13 @@ std::string scalar(bool x) {
 
 // Plain only for text that no YAML reader takes for anything else.
 std::string scalar(const std::string& x) {
-  const bool plain =
-      !x.empty() && std::all_of(x.begin(), x.end(),
-                                [](unsigned char c) {
-                                  return std::isalnum(c) || c == '_' || c == '/' || c == '.' || c == '-';
-                                }) &&
-      std::isalpha(static_cast<unsigned char>(x[0]));
+  const bool plain = !x.empty() && std::all_of(x.begin(), x.end(), [](unsigned char c) {
+    return std::isalnum(c) || c == '_' || c == '/' || c == '.' || c == '-';
+  }) && std::isalpha(static_cast<unsigned char>(x[0]));
   static const char* const kWords[] = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"};
   std::string lower = x;
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   const bool word = std::find(std::begin(kWords), std::end(kWords), lower) != std::end(kWords);
   if (plain && !word) return x;
   YAML::Emitter out;
@@ -62,10 +67,12 @@ std::vector<std::tuple<std::string, std::string, std::string>> differences(
   std::vector<std::tuple<std::string, std::string, std::string>> out;
   for (const Line& l : a) {
     const std::string other = value(b, l.path);
-    if (l.value != other) out.emplace_back(l.path, l.value, other);
+    if (l.value != other && !l.value.empty() && !other.empty())
+      out.emplace_back(l.path, l.value, other);
   }
   for (const Line& l : b)
-    if (value(a, l.path) == "(absent)") out.emplace_back(l.path, "(absent)", l.value);
+    if (!l.value.empty() && value(a, l.path) == "(absent)")
+      out.emplace_back(l.path, "(absent)", l.value);
   return out;
 }
 

@@ -1,4 +1,5 @@
-// configs/flatten.h -- the visitor that lists a config's keys with their values, for print and diff.
+// configs/flatten.h -- the visitor that lists a config's keys with their values, for print and
+// diff.
 #pragma once
 
 #include <array>
@@ -13,14 +14,16 @@ namespace sluice::config {
 
 // One line of YAML: a value, or the head of a section or of a list item.
 struct Line {
-  std::string path;  // "optim.schedule.kind", "data.train[0].path"
-  std::string key;   // "kind"; empty: a list item starts here
-  std::string value; // YAML; empty: a section follows
+  std::string path;   // "optim.schedule.kind", "data.train[0].path"
+  std::string key;    // "kind"; empty: a list item starts here
+  std::string value;  // YAML; empty: a section follows
   int depth = 0;
 };
 
 std::string scalar(int64_t x);
+std::string scalar(int x);
 std::string scalar(double x);  // the fewest digits that read back to the same number
+std::string scalar(float x);
 std::string scalar(bool x);
 std::string scalar(const std::string& x);  // quoted if YAML would read something else
 template <class T>
@@ -52,6 +55,13 @@ class Flatten {
   void section(const char* key, Section& section) {
     lines.push_back({path_ + key, key, "", depth_});
     descend(std::string(key) + ".", 1, section);
+  }
+  template <class Section>
+  void optional_section(const char* key, std::optional<Section>& s) {
+    if (s)
+      section(key, *s);
+    else
+      lines.push_back({path_ + key, key, "null", depth_});
   }
   template <class Struct>
   void list(const char* key, std::vector<Struct>& items, const std::string&) {
@@ -93,7 +103,8 @@ std::vector<Line> flatten(Config config) {  // a copy: visit() takes fields by r
 }
 
 std::string to_yaml(const std::vector<Line>& lines);
-// Key, value in a, value in b of the values that differ; "(absent)" where one lacks the key.
+// Key, value in a, value in b of the values that differ; "(absent)" where one lacks the key. Of a
+// section or list that only one has, each value in it is named, not its head.
 std::vector<std::tuple<std::string, std::string, std::string>> differences(
     const std::vector<Line>& a, const std::vector<Line>& b);
 

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -14,6 +15,9 @@
 namespace sluice::config {
 
 std::string read_file(const std::string& file) {
+  // An ifstream opens a folder and reads nothing from it: a config of defaults.
+  if (std::filesystem::is_directory(file)) throw Error(file + ": Is a directory");
+  errno = 0;
   std::ifstream in(file, std::ios::binary);
   std::ostringstream text;
   if (in) text << in.rdbuf();
@@ -21,57 +25,82 @@ std::string read_file(const std::string& file) {
   return text.str();
 }
 
-// "a.b.0.c=value" into the tree; a missing section is made.
-static void apply(Document& d, const std::string& override_text) {
-  const std::string shown = "--set " + override_text;
-  const size_t equals = override_text.find('=');
-  if (equals == std::string::npos || equals == 0) {
-    d.problems.push_back({0, 0, shown + ": expected key=value"});
-    return;
+static std::vector<std::string> split_at_dots(const std::string& key) {
+  std::vector<std::string> parts(1);
+  for (const char c : key) {
+    if (c == '.')
+      parts.emplace_back();
+    else
+      parts.back() += c;
   }
-  const std::string key = override_text.substr(0, equals);
-  YAML::Node value;
+  return parts;
+}
+
+static size_t list_index(const std::string& part, size_t size) {
+  size_t index = 0;
+  const auto r = std::from_chars(part.data(), part.data() + part.size(), index);
+  if (r.ec != std::errc() || r.ptr != part.data() + part.size() || index >= size)
+    throw Error(cat("expected an index below ", size, ", got \"", part, "\""));
+  return index;
+}
+
+// Writes `value` into the tree at `parts`; a missing section is made. Returns the key as problems
+// spell it.
+static std::string write(YAML::Node at, const std::vector<std::string>& parts,
+                         const YAML::Node& value) {
+  std::string key;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const bool last = i + 1 == parts.size();
+    if (at.IsSequence()) {
+      const size_t index = list_index(parts[i], at.size());
+      key += cat("[", index, "]");
+      if (last)
+        at[index] = value;
+      else
+        at.reset(at[index]);
+    } else if (at.IsMap()) {
+      key += (i > 0 ? "." : "") + parts[i];
+      YAML::Node next = at[parts[i]];
+      if (last)
+        next = value;
+      else if (!next.IsDefined() || next.IsNull())
+        next = YAML::Node(YAML::NodeType::Map);
+      at.reset(next);
+    } else {
+      throw Error(key + ": no section, so it has no key \"" + parts[i] + "\"");
+    }
+  }
+  return key;
+}
+
+// "a.b.0.c=value", value in YAML.
+static void apply(Document& d, const std::string& text) {
+  const std::string shown = "--set " + text;
   try {
-    value = YAML::Load(override_text.substr(equals + 1));
+    const size_t equals = text.find('=');
+    const std::vector<std::string> parts = split_at_dots(text.substr(0, equals));
+    if (equals == std::string::npos || std::find(parts.begin(), parts.end(), "") != parts.end())
+      throw Error("expected section.key=value");
+    const YAML::Node value = YAML::Load(text.substr(equals + 1));
+    d.overrides.push_back({write(d.root, parts, value), shown, value});
   } catch (const YAML::Exception& e) {
     d.problems.push_back({0, 0, shown + ": " + e.msg});
-    return;
+  } catch (const Error& e) {
+    d.problems.push_back({0, 0, shown + ": " + e.what()});
   }
-  std::vector<std::string> parts;
-  std::istringstream split(key);
-  for (std::string part; std::getline(split, part, '.');) parts.push_back(part);
-
-  YAML::Node at = d.root;
-  for (size_t i = 0; i + 1 < parts.size(); ++i) {
-    YAML::Node next;
-    if (at.IsSequence()) {
-      size_t index = at.size();
-      std::from_chars(parts[i].data(), parts[i].data() + parts[i].size(), index);
-      if (index >= at.size()) {
-        d.problems.push_back({0, 0, cat(shown, ": expected an index below ", at.size(), ", got \"",
-                                        parts[i], "\"")});
-        return;
-      }
-      next.reset(at[index]);
-    } else {
-      if (!at[parts[i]].IsDefined() || at[parts[i]].IsNull()) at[parts[i]] = YAML::Node(YAML::NodeType::Map);
-      next.reset(at[parts[i]]);
-    }
-    if (!next.IsMap() && !next.IsSequence()) {
-      d.problems.push_back({0, 0, cat(shown, ": \"", parts[i], "\" is no section")});
-      return;
-    }
-    at.reset(next);
-  }
-  at[parts.back()] = value;
-  d.overrides.push_back({key, shown});
 }
 
 Document parse(const std::string& text, const std::string& label,
                const std::vector<std::string>& overrides) {
   Document d{label, {}, {}, {}};
   try {
-    d.root = YAML::Load(text);
+    // Load() drops all documents but the first. The comment: at a newline before the end of the
+    // file, yaml-cpp forgives a missing quote and so swallows every key after it.
+    const std::vector<YAML::Node> all =
+        YAML::LoadAll(text + (text.empty() || text.back() == '\n' ? "#" : "\n#"));
+    if (all.size() > 1)
+      throw YAML::Exception(all[1].Mark(), "expected one YAML document, got more");
+    if (!all.empty()) d.root = all[0];
   } catch (const YAML::Exception& e) {
     throw Error(cat(label, ":", e.mark.line + 1, ":", e.mark.column + 1, ": ", e.msg));
   }
@@ -81,27 +110,39 @@ Document parse(const std::string& text, const std::string& label,
   return d;
 }
 
-static std::string without_underscores(const std::string& s) {
-  std::string out;
-  for (const char c : s)
-    if (c != '_') out += c;
-  return out;
+static bool is_digit(char c) {
+  return c >= '0' && c <= '9';
 }
 
 template <class T>
-static bool whole_number(const YAML::Node& node, T& out) {
+static bool number(const YAML::Node& node, T& out) {
   if (!node.IsScalar()) return false;
-  const std::string s = without_underscores(node.Scalar());
-  const char* begin = s.data() + (s.size() > 1 && s[0] == '+');
-  const auto r = std::from_chars(begin, s.data() + s.size(), out);
-  return !s.empty() && r.ec == std::errc() && r.ptr == s.data() + s.size();
+  const std::string& s = node.Scalar();
+  std::string plain;
+  for (size_t i = 0; i < s.size(); ++i) {
+    if (s[i] != '_')
+      plain += s[i];
+    else if (i == 0 || i + 1 == s.size() || !is_digit(s[i - 1]) || !is_digit(s[i + 1]))
+      return false;
+  }
+  // from_chars takes no plus sign.
+  const size_t begin = plain.size() > 1 && plain[0] == '+' && plain[1] != '-';
+  const char* end = plain.data() + plain.size();
+  const auto r = std::from_chars(plain.data() + begin, end, out);
+  return r.ec == std::errc() && r.ptr == end;
 }
 
 bool decode(const YAML::Node& node, int64_t& out) {
-  return whole_number(node, out);
+  return number(node, out);
+}
+bool decode(const YAML::Node& node, int& out) {
+  return number(node, out);
 }
 bool decode(const YAML::Node& node, double& out) {
-  return whole_number(node, out) && std::isfinite(out);
+  return number(node, out) && std::isfinite(out);
+}
+bool decode(const YAML::Node& node, float& out) {
+  return number(node, out) && std::isfinite(out);
 }
 bool decode(const YAML::Node& node, bool& out) {
   if (!node.IsScalar() || (node.Scalar() != "true" && node.Scalar() != "false")) return false;
@@ -126,17 +167,23 @@ YAML::Node Reader::place_of(const std::string& key) const {
   return at.IsDefined() ? at : node_;
 }
 
+static std::string given_twice(int first_line) {
+  return cat("given twice (first at line ", first_line, ")");
+}
+
 void Reader::map(const char* key, std::map<std::string, std::string>& items,
                  const std::string& expected) {
   const YAML::Node value = find(key);
   if (!value.IsDefined()) return;
   if (!value.IsMap()) return report_value(value, key, expected);
   items.clear();
+  std::map<std::string, int> first_line;
   for (const auto& entry : value) {
     const std::string name = entry.first.Scalar();
     std::string text;
-    if (items.count(name))
-      report(entry.first, cat(key, ".", name), "given twice");
+    const auto [seen, fresh] = first_line.emplace(name, entry.first.Mark().line + 1);
+    if (!fresh)
+      report(entry.first, cat(key, ".", name), given_twice(seen->second));
     else if (!decode(entry.second, text))
       report_value(entry.second, cat(key, ".", name), expected);
     else
@@ -144,26 +191,59 @@ void Reader::map(const char* key, std::map<std::string, std::string>& items,
   }
 }
 
-void Reader::report(const YAML::Node& at, const std::string& key, const std::string& text) {
-  const std::string full = path_ + key;
-  for (const auto& [set_key, shown] : document_.overrides) {
-    if (full == set_key || full.rfind(set_key + ".", 0) == 0) {
-      document_.problems.push_back({0, 0, cat(shown, ": ", full, ": ", text)});
-      return;
-    }
-  }
-  const YAML::Mark mark = at.Mark();  // counts from 0, editors from 1
-  document_.problems.push_back({mark.line + 1, mark.column + 1,
-                                cat(document_.label, ":", mark.line + 1, ":", mark.column + 1, ": ",
-                                    full, ": ", text)});
+static bool is_inside(const std::string& key, const std::string& section) {
+  const size_t n = section.size();
+  return key.size() > n && key.compare(0, n, section) == 0 && (key[n] == '.' || key[n] == '[');
 }
 
-void Reader::report_value(const YAML::Node& at, const std::string& key, const std::string& expected) {
-  const std::string got = at.IsNull()     ? "null"
-                          : at.IsScalar() ? "\"" + at.Scalar() + "\""
-                          : at.IsMap()    ? "a section"
-                                          : "a list";
-  report(at, key, cat("expected ", expected, ", got ", got));
+// The override that wrote `at`, which is the key or the value of `full`; null: the file did. A node
+// that write() made has no mark, a value that it placed has the mark it had in the override's text.
+const Override* Reader::source(const YAML::Node& at, const std::string& full) const {
+  const bool made = at.Mark().is_null();
+  for (size_t i = document_.overrides.size(); i-- > 0;) {
+    const Override& o = document_.overrides[i];
+    const bool this_key = full == o.key && (made || at.is(o.value));
+    if (this_key || is_inside(full, o.key) || (made && is_inside(o.key, full))) return &o;
+  }
+  if (!made) return nullptr;
+  // A cross-field problem of a section that exists only because of overrides.
+  for (size_t i = document_.overrides.size(); i-- > 0;)
+    if (document_.overrides[i].key.compare(0, path_.size(), path_) == 0)
+      return &document_.overrides[i];
+  return nullptr;
+}
+
+void Reader::report(const YAML::Node& at, const std::string& key, const std::string& text) {
+  const std::string full = path_ + key;
+  if (const Override* o = source(at, full)) {
+    document_.problems.push_back({0, 0, cat(o->shown, ": ", full, ": ", text)});
+    return;
+  }
+  YAML::Mark mark = at.Mark();
+  if (at.IsNull())  // "key:" and nothing: yaml-cpp marks what comes next, often a line further
+    for (const auto& entry : node_)
+      if (node_.IsMap() && entry.second.is(at) && entry.first.Mark().line != mark.line)
+        mark = entry.first.Mark();
+  // Marks count from 0, editors from 1; the root of an empty file has none.
+  const int line = std::max(mark.line, 0) + 1, column = std::max(mark.column, 0) + 1;
+  document_.problems.push_back(
+      {line, column, cat(document_.label, ":", line, ":", column, ": ", full, ": ", text)});
+}
+
+// On one line; what lies deeper than the items of a list is left out.
+static std::string shown(const YAML::Node& value) {
+  if (value.IsNull()) return "null";
+  if (value.IsScalar()) return "\"" + value.Scalar() + "\"";
+  if (value.IsMap()) return "a section";
+  std::string items;
+  for (const YAML::Node& item : value)
+    items += (items.empty() ? "" : ", ") + (item.IsSequence() ? "a list" : shown(item));
+  return items.size() > 80 ? cat("a list of ", value.size()) : "[" + items + "]";
+}
+
+void Reader::report_value(const YAML::Node& at, const std::string& key,
+                          const std::string& expected) {
+  report(at, key, cat("expected ", expected, ", got ", shown(at)));
 }
 
 void Reader::reject_strays() {
@@ -172,7 +252,7 @@ void Reader::reject_strays() {
     const std::string key = entry.first.Scalar();
     const auto [seen, fresh] = first_line.emplace(key, entry.first.Mark().line + 1);
     if (!fresh) {  // yaml-cpp itself takes one of the two, silently
-      report(entry.first, key, cat("given twice (first at line ", seen->second, ")"));
+      report(entry.first, key, given_twice(seen->second));
       continue;
     }
     if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;

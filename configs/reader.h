@@ -19,11 +19,17 @@ struct Problem {
   std::string text;
 };
 
+struct Override {
+  std::string key;    // as problems spell it: "data.train[0].path"
+  std::string shown;  // as the user wrote it: "--set data.train.0.path=x"
+  YAML::Node value;
+};
+
 // A parsed file with its overrides applied. What came from "--set" is reported under that name.
 struct Document {
   std::string label;
   YAML::Node root;
-  std::vector<std::pair<std::string, std::string>> overrides;  // dotted key, "--set a.b=c"
+  std::vector<Override> overrides;
   std::vector<Problem> problems;
 };
 
@@ -31,9 +37,12 @@ std::string read_file(const std::string& file);  // throws with the path and the
 Document parse(const std::string& text, const std::string& label,
                const std::vector<std::string>& overrides);
 
-// One scalar. `text` is the YAML scalar; false if it is not such a value.
+// False if the node is no such value. Numbers may have underscores between digits (1_000_000) and
+// must be finite and in range.
 bool decode(const YAML::Node& node, int64_t& out);
+bool decode(const YAML::Node& node, int& out);
 bool decode(const YAML::Node& node, double& out);
+bool decode(const YAML::Node& node, float& out);
 bool decode(const YAML::Node& node, bool& out);
 bool decode(const YAML::Node& node, std::string& out);
 template <class T>
@@ -86,6 +95,15 @@ class Reader {
     if (!value.IsMap()) return report_value(value, key, "a section of keys");
     Reader(document_, value, path_ + key + ".").read(section);
   }
+  // A section that may be left out: null, or its keys.
+  template <class Section>
+  void optional_section(const char* key, std::optional<Section>& section) {
+    const YAML::Node value = find(key);
+    if (!value.IsDefined()) return;
+    if (value.IsNull()) return section.reset();
+    if (!value.IsMap()) return report_value(value, key, "null or a section of keys");
+    Reader(document_, value, path_ + key + ".").read(section.emplace());
+  }
   template <class Struct>
   void list(const char* key, std::vector<Struct>& items, const std::string& expected) {
     const YAML::Node value = find(key);
@@ -115,6 +133,7 @@ class Reader {
  private:
   YAML::Node find(const char* key);
   YAML::Node place_of(const std::string& key) const;
+  const Override* source(const YAML::Node& at, const std::string& full) const;
   void report(const YAML::Node& at, const std::string& key, const std::string& text);
   void report_value(const YAML::Node& at, const std::string& key, const std::string& expected);
   void reject_strays();

@@ -6,6 +6,7 @@
 //   template <class V> void visit(V& v) {
 //     v("lr", lr, "a number above 0", [](double x) { return x > 0; });
 //     v.section("schedule", schedule);          // a struct
+//     v.optional_section("init", init);         // std::optional of a struct: null or its keys
 //     v.list("train", train, "a list of sources");   // std::vector of structs
 //     v.map("validation", validation, "names and files");  // std::map<string, string>
 //   }
@@ -21,8 +22,8 @@
 
 namespace sluice::config {
 
-// Every problem at once, one a line, `file:line:column: key: expected ..., got ...`. `overrides` are
-// "a.b=value", value in YAML.
+// Every problem at once, one a line, `file:line:column: key: expected ..., got ...`. `overrides`
+// are "a.b=value", value in YAML.
 template <class Config>
 Config load_string(const std::string& text, const std::string& label,
                    const std::vector<std::string>& overrides = {}) {
@@ -50,7 +51,8 @@ struct Difference {
 template <class Config>
 std::vector<Difference> diff(const Config& a, const Config& b) {
   std::vector<Difference> out;
-  for (const auto& [key, va, vb] : differences(flatten(a), flatten(b))) out.push_back({key, va, vb});
+  for (const auto& [key, va, vb] : differences(flatten(a), flatten(b)))
+    out.push_back({key, va, vb});
   return out;
 }
 
