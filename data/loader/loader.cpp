@@ -14,8 +14,18 @@ MicroBatchBuffer::MicroBatchBuffer(int64_t tokens, int64_t max_documents)
       cu_seqlens_(DType::i32, {max_documents + 1}),
       batch_{tokens_.view(), targets_.view(), cu_seqlens_.view(), 0} {}
 
+void set_documents(const std::vector<int32_t>& ends, MicroBatch& batch) {
+  const int64_t capacity = batch.cu_seqlens.dim(0) - 1, N = batch.tokens.dim(0);
+  SLUICE_CHECK(int64_t(ends.size()) <= capacity, ends.size(), " documents, room for ", capacity);
+  int32_t* cu = batch.cu_seqlens.as<int32_t>();
+  cu[0] = 0;
+  for (int64_t d = 0; d < capacity; ++d)
+    cu[d + 1] = d < int64_t(ends.size()) ? ends[size_t(d)] : int32_t(N);
+}
+
 RowSource::RowSource(const std::string& path, int64_t seq_len_tokens)
     : reader_(path), L_(seq_len_tokens) {
+  SLUICE_CHECK(L_ > 0, "rows of ", L_, " tokens");
   const std::vector<int64_t>& at = reader_.offsets();
   size_t first = 0;  // document of the row's first token
   for (int64_t begin = 0; begin < reader_.tokens(); begin += L_) {
@@ -29,7 +39,8 @@ RowSource::RowSource(const std::string& path, int64_t seq_len_tokens)
 int64_t RowSource::load(int64_t row, int64_t slot, const MicroBatch& batch,
                         std::vector<int32_t>& ends) const {
   const int64_t first = slot * L_;
-  int32_t *tokens = batch.tokens.as<int32_t>() + first, *targets = batch.targets.as<int32_t>() + first;
+  int32_t *tokens = batch.tokens.as<int32_t>() + first,
+          *targets = batch.targets.as<int32_t>() + first;
   const int64_t begin = row < 0 ? 0 : row * L_;
   const int64_t count = row < 0 ? 0 : std::min(L_, reader_.tokens() - begin);
   std::fill(tokens + count, tokens + L_, reader_.info().end_of_text);
@@ -57,9 +68,12 @@ Loader::Loader(const DataConfig& config, int64_t batch_tokens, int64_t micro_bat
                int ranks)
     : config_(config), L_(config.seq_len_tokens) {
   SLUICE_CHECK(!config.train.empty(), "data.train has no source");
-  SLUICE_CHECK(batch_tokens % L_ == 0, "train.batch_tokens is ", batch_tokens,
+  SLUICE_CHECK(L_ > 0, "data.seq_len_tokens is ", L_, ", expected a count above 0");
+  SLUICE_CHECK(rank >= 0 && rank < ranks, "rank ", rank, " of ", ranks, " ranks");
+  SLUICE_CHECK(batch_tokens > 0 && batch_tokens % L_ == 0, "train.batch_tokens is ", batch_tokens,
                ", expected a multiple of data.seq_len_tokens (", L_, ")");
-  SLUICE_CHECK(micro_batch_tokens % L_ == 0, "train.micro_batch_tokens is ", micro_batch_tokens,
+  SLUICE_CHECK(micro_batch_tokens > 0 && micro_batch_tokens % L_ == 0,
+               "train.micro_batch_tokens is ", micro_batch_tokens,
                ", expected a multiple of data.seq_len_tokens (", L_, ")");
   rows_per_batch_ = batch_tokens / L_;
   const int64_t share = (rows_per_batch_ + ranks - 1) / ranks;
@@ -72,8 +86,8 @@ Loader::Loader(const DataConfig& config, int64_t batch_tokens, int64_t micro_bat
     const ShardInfo &info = sources_.back().reader().info(), &first = shard_info();
     SLUICE_CHECK(info.tokenizer == first.tokenizer, s.path, " was encoded with tokenizer ",
                  info.tokenizer, ", ", config.train.front().path, " with ", first.tokenizer);
-    SLUICE_CHECK(sources_.back().full_rows() > 0, s.path, " has ", sources_.back().reader().tokens(),
-                 " tokens, fewer than one row of ", L_);
+    SLUICE_CHECK(sources_.back().full_rows() > 0, s.path, " has ",
+                 sources_.back().reader().tokens(), " tokens, fewer than one row of ", L_);
   }
   given_.assign(sources_.size(), 0);
 }
@@ -91,6 +105,10 @@ Loader::Place Loader::place(int64_t global_row) {
     std::fill(given_.begin(), given_.end(), 0);
     next_ = 0;
   }
+  if (sources_.size() == 1) {
+    given_[0] = next_ = global_row;
+    return {0, global_row};
+  }
   for (;; ++next_) {
     size_t best = 0;
     for (size_t s = 1; s < sources_.size(); ++s)
@@ -104,11 +122,20 @@ Loader::Place Loader::place(int64_t global_row) {
 
 int64_t Loader::row_of(const Place& p) const {
   const int64_t rows = sources_[p.source].full_rows(), epoch = p.nth / rows;
-  const uint64_t key = rng_key(uint64_t(config_.seed), cat("rows of source ", p.source, " epoch ", epoch));
+  const DataSource& source = config_.train[p.source];
+  SLUICE_CHECK(epoch < source.max_epochs, "data.train[", p.source, "] (", source.path,
+               ") has given its ", rows, " rows ", epoch, " times, max_epochs is ",
+               source.max_epochs);
+  const uint64_t key =
+      rng_key(uint64_t(config_.seed), cat("rows of source ", p.source, " epoch ", epoch));
   return permuted(key, rows, p.nth % rows);
 }
 
 void Loader::load(int64_t step, int64_t micro_batch, MicroBatch& batch) {
+  SLUICE_CHECK(step >= 0 && micro_batch >= 0 && micro_batch < micro_batches_, "step ", step,
+               ", micro-batch ", micro_batch, " of ", micro_batches_);
+  SLUICE_CHECK(batch.tokens.dim(0) == rows_per_micro_ * L_, "a micro-batch of ",
+               batch.tokens.dim(0), " tokens, expected ", rows_per_micro_ * L_);
   std::vector<int32_t> ends;
   batch.valid_tokens = 0;
   for (int64_t slot = 0; slot < rows_per_micro_; ++slot) {
@@ -120,21 +147,17 @@ void Loader::load(int64_t step, int64_t micro_batch, MicroBatch& batch) {
     const Place p = place(step * rows_per_batch_ + first_row_ + mine);
     batch.valid_tokens += sources_[p.source].load(row_of(p), slot, batch, ends);
   }
-  int32_t* cu = batch.cu_seqlens.as<int32_t>();
-  const int64_t capacity = batch.cu_seqlens.dim(0) - 1;
-  SLUICE_CHECK(int64_t(ends.size()) <= capacity, ends.size(), " documents, room for ", capacity);
-  cu[0] = 0;
-  for (int64_t d = 0; d < capacity; ++d)
-    cu[d + 1] = d < int64_t(ends.size()) ? ends[size_t(d)] : int32_t(batch.tokens.dim(0));
+  set_documents(ends, batch);
 }
 
 void Loader::check_supply(int64_t steps) {
   place(steps * rows_per_batch_);
   for (size_t s = 0; s < sources_.size(); ++s) {
     const int64_t rows = sources_[s].full_rows(), epochs = config_.train[s].max_epochs;
-    SLUICE_CHECK(given_[s] <= rows * epochs, "data.train[", s, "] (", config_.train[s].path, ") has ",
-                 rows, " rows of ", L_, " tokens and may be read ", epochs, " times; ", steps,
-                 " steps need ", given_[s], " rows, ", (given_[s] + rows - 1) / rows, " epochs");
+    SLUICE_CHECK(given_[s] <= rows * epochs, "data.train[", s, "] (", config_.train[s].path,
+                 ") has ", rows, " rows of ", L_, " tokens and may be read ", epochs, " times; ",
+                 steps, " steps need ", given_[s], " rows, ", (given_[s] + rows - 1) / rows,
+                 " epochs");
   }
 }
 

@@ -24,6 +24,10 @@ struct MicroBatch {
   int64_t valid_tokens = 0;
 };
 
+// Writes cu_seqlens from the ends of the documents, in order; the last is N. Throws if they do not
+// fit.
+void set_documents(const std::vector<int32_t>& ends, MicroBatch& batch);
+
 // Memory for one, on the host.
 class MicroBatchBuffer {
  public:
@@ -43,9 +47,10 @@ class RowSource {
   int64_t all_rows() const { return (reader_.tokens() + L_ - 1) / L_; }  // the last may be short
   int64_t max_documents() const { return max_documents_; }               // that touch one row
   const ShardReader& reader() const { return reader_; }
-  // Row `row` (-1: an empty one, padding throughout) at rows slot*L .. of the batch. Appends the ends
-  // of its documents, padding being a document, to `ends`. Returns the valid targets.
-  int64_t load(int64_t row, int64_t slot, const MicroBatch& batch, std::vector<int32_t>& ends) const;
+  // Row `row` (-1: an empty one, padding throughout) at rows slot*L .. of the batch. Appends the
+  // ends of its documents, padding being a document, to `ends`. Returns the valid targets.
+  int64_t load(int64_t row, int64_t slot, const MicroBatch& batch,
+               std::vector<int32_t>& ends) const;
 
  private:
   ShardReader reader_;
@@ -74,7 +79,7 @@ class Loader {
     int64_t nth;  // of the rows that this source has given
   };
   Place place(int64_t global_row);
-  int64_t row_of(const Place& p) const;
+  int64_t row_of(const Place& p) const;  // throws once the source's max_epochs are over
 
   DataConfig config_;
   int64_t L_, rows_per_batch_, rows_per_micro_, micro_batches_, first_row_, my_rows_;

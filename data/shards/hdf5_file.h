@@ -4,6 +4,7 @@
 #include <hdf5.h>
 
 #include <cstdint>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,9 +16,7 @@ class H5Handle {
  public:
   H5Handle() = default;
   H5Handle(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
-  ~H5Handle() {
-    if (id_ >= 0) close_(id_);
-  }
+  ~H5Handle() { close(); }
   H5Handle(H5Handle&& o) noexcept : id_(std::exchange(o.id_, -1)), close_(o.close_) {}
   H5Handle& operator=(H5Handle&& o) noexcept {
     std::swap(id_, o.id_);
@@ -26,14 +25,31 @@ class H5Handle {
   }
   operator hid_t() const { return id_; }
   bool ok() const { return id_ >= 0; }
+  bool close();  // false if HDF5 could not write what it still held; nothing is open afterwards
 
  private:
   hid_t id_ = -1;
   herr_t (*close_)(hid_t) = nullptr;
 };
 
-// HDF5 prints a stack of its own at each failure; here the caller words it.
-void silence_hdf5();
+// Held around calls of HDF5. The lock is one for the process, because HDF5's state is, and not
+// every build of it has a lock of its own. HDF5 would also print a stack at each failure, a setting
+// of each thread; here the caller words it.
+class Hdf5Lock {
+ public:
+  Hdf5Lock();
+
+ private:
+  std::lock_guard<std::recursive_mutex> lock_;
+};
+
+// The innermost reason of this thread's last failed call.
+std::string hdf5_reason();
+
+// Throws for what is missing, empty, not HDF5, or shorter than HDF5 wrote it.
+H5Handle open_file(const std::string& path);
+// Replaces what is there, in the layout whose metadata, attributes included, HDF5 checksums.
+H5Handle create_file(const std::string& path);
 
 // Attributes of the root group.
 void write_attribute(hid_t file, const char* name, int64_t value);

@@ -3,11 +3,12 @@
 //   /tokens            [n] u16 or u32 (by vocabulary)   all documents, one after the other
 //   /document_offsets  [documents + 1] i64
 //   /token_bytes       [vocab] u32    bytes of text behind each id, 0 for specials
-//   /chunk_crc         [ceil(n / 65536)] u32            crc32 of each chunk of tokens
-//   attributes         format_version, vocab_size, end_of_text, text_bytes, tokenizer, crc_offsets
+//   /chunk_crc         [ceil(n / 65536)] u32            crc32 of each chunk of tokens, as u32
+//   attributes         format_version, vocab_size, end_of_text, text_bytes, tokenizer, crc_offsets,
+//                      crc_token_bytes
 //
-// A document starts with end_of_text, and what is to be predicted after its last token is end_of_text
-// again: every byte of text, and every end, is a target exactly once.
+// A document starts with end_of_text, and what is to be predicted after its last token is
+// end_of_text again: every byte of text, and every end, is a target exactly once.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +51,8 @@ class ShardWriter {
   int64_t text_bytes_ = 0;
 };
 
-// Opens without reading the tokens; each chunk is checked (crc, largest id) when first touched. Thread-safe.
+// Opens without reading the tokens; each chunk is checked (crc, largest id) when first touched.
+// Thread-safe.
 class ShardReader {
  public:
   explicit ShardReader(const std::string& path);
@@ -68,7 +70,10 @@ class ShardReader {
 
  private:
   struct File;
-  void read_chunk(int64_t chunk, std::vector<int32_t>& out) const;
+  void read_unchecked(int64_t begin, int64_t count, int32_t* out) const;
+  void read_frame();
+  void check_frame(int64_t tokens) const;
+  void load_chunk(int64_t chunk) const;  // into the cache, checked
 
   std::string path_;
   ShardInfo info_;

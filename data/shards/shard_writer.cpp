@@ -21,14 +21,16 @@ struct ShardWriter::File {
 
 ShardWriter::ShardWriter(const std::string& path, const ShardInfo& info)
     : path_(path), info_(info), file_(std::make_unique<File>()) {
-  silence_hdf5();
+  SLUICE_CHECK(info.vocab_size > 0 && info.vocab_size <= INT32_MAX, path, ": vocab_size is ",
+               info.vocab_size);
+  SLUICE_CHECK(info.end_of_text >= 0 && info.end_of_text < info.vocab_size, path,
+               ": end_of_text is ", info.end_of_text, " in a vocabulary of ", info.vocab_size);
   SLUICE_CHECK(int64_t(info.token_bytes.size()) == info.vocab_size, info.token_bytes.size(),
                " byte counts for a vocabulary of ", info.vocab_size);
   file_->temporary = path + ".tmp";
   file_->narrow = info.vocab_size <= 65536;
-  file_->file = H5Handle(
-      H5Fcreate(file_->temporary.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
-  SLUICE_CHECK(file_->file.ok(), file_->temporary, ": cannot be created: ", std::strerror(errno));
+  const Hdf5Lock lock;
+  file_->file = create_file(file_->temporary);
   file_->tokens =
       create_dataset(file_->file, "tokens", file_->narrow ? H5T_STD_U16LE : H5T_STD_U32LE);
 }
@@ -41,9 +43,11 @@ ShardWriter::~ShardWriter() {
 }
 
 void ShardWriter::add_document(std::span<const int32_t> tokens) {
-  auto add = [&](int32_t id) {
-    SLUICE_CHECK(id >= 0 && id < info_.vocab_size, "token ", id, " of a vocabulary of ",
+  SLUICE_CHECK(file_, path_, ": add_document() after finish()");
+  for (const int32_t id : tokens)  // all of them first: a refused document leaves nothing behind
+    SLUICE_CHECK(id >= 0 && id < info_.vocab_size, path_, ": token ", id, " of a vocabulary of ",
                  info_.vocab_size);
+  auto add = [&](int32_t id) {
     text_bytes_ += info_.token_bytes[size_t(id)];
     chunk_.push_back(uint32_t(id));
     if (int64_t(chunk_.size()) == kShardChunk) flush_chunk();
@@ -53,10 +57,15 @@ void ShardWriter::add_document(std::span<const int32_t> tokens) {
   offsets_.push_back(offsets_.back() + 1 + int64_t(tokens.size()));
 }
 
+template <class T>
+static uint32_t crc_of(const std::vector<T>& v) {
+  return uint32_t(crc32_z(0, reinterpret_cast<const Bytef*>(v.data()), v.size() * sizeof(T)));
+}
+
 void ShardWriter::flush_chunk() {
   if (chunk_.empty()) return;
-  crc_.push_back(uint32_t(crc32(0, reinterpret_cast<const Bytef*>(chunk_.data()),
-                                uInt(chunk_.size() * sizeof(uint32_t)))));
+  const Hdf5Lock lock;
+  crc_.push_back(crc_of(chunk_));
   if (file_->narrow) {
     const std::vector<uint16_t> narrow(chunk_.begin(), chunk_.end());
     append(file_->tokens, H5T_STD_U16LE, narrow.data(), int64_t(narrow.size()));
@@ -66,7 +75,18 @@ void ShardWriter::flush_chunk() {
   chunk_.clear();
 }
 
+// Makes what is at `path`, a file or a folder, durable.
+static void sync_path(const std::string& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  SLUICE_CHECK(descriptor >= 0, path, ": ", std::strerror(errno));
+  const int failed = fsync(descriptor), why = errno;
+  close(descriptor);
+  SLUICE_CHECK(failed == 0, path, ": fsync: ", std::strerror(why));
+}
+
 void ShardWriter::finish() {
+  SLUICE_CHECK(file_, path_, ": finish() a second time");
+  const Hdf5Lock lock;
   flush_chunk();
   const hid_t f = file_->file;
   write_all(f, "document_offsets", H5T_STD_I64LE, offsets_.data(), int64_t(offsets_.size()));
@@ -77,19 +97,17 @@ void ShardWriter::finish() {
   write_attribute(f, "end_of_text", info_.end_of_text);
   write_attribute(f, "text_bytes", text_bytes_);
   write_attribute(f, "tokenizer", info_.tokenizer);
-  write_attribute(f, "crc_offsets",
-                  int64_t(crc32(0, reinterpret_cast<const Bytef*>(offsets_.data()),
-                                uInt(offsets_.size() * sizeof(int64_t)))));
+  write_attribute(f, "crc_offsets", crc_of(offsets_));
+  write_attribute(f, "crc_token_bytes", crc_of(info_.token_bytes));
   const std::string temporary = file_->temporary;
-  const bool flushed = H5Fflush(f, H5F_SCOPE_GLOBAL) >= 0;
-  file_->tokens = H5Handle();
-  file_->file = H5Handle();
-  const int descriptor = open(temporary.c_str(), O_RDONLY);
-  const bool synced = descriptor >= 0 && fsync(descriptor) == 0;
-  if (descriptor >= 0) close(descriptor);
-  SLUICE_CHECK(flushed && synced, temporary, ": ", std::strerror(errno));
-  SLUICE_CHECK(std::rename(temporary.c_str(), path_.c_str()) == 0, path_, ": ", std::strerror(errno));
+  const bool tokens_closed = file_->tokens.close(), file_closed = file_->file.close();
+  SLUICE_CHECK(tokens_closed && file_closed, temporary, ": cannot be closed: ", hdf5_reason());
+  sync_path(temporary);
+  SLUICE_CHECK(std::rename(temporary.c_str(), path_.c_str()) == 0, path_, ": ",
+               std::strerror(errno));
   file_.reset();
+  const size_t slash = path_.rfind('/');  // the new name is durable once its folder is
+  sync_path(slash == std::string::npos ? "." : path_.substr(0, slash + 1));
 }
 
 }  // namespace sluice

@@ -1,5 +1,5 @@
-// data/tokenizer/bpe_train.cpp -- over distinct words with their counts; a heap of pairs whose stale
-// entries are thrown away as they come up.
+// data/tokenizer/bpe_train.cpp -- merges counted words, the next pair from a heap with stale
+// entries.
 #include "data/tokenizer/bpe_train.h"
 
 #include <algorithm>
@@ -44,45 +44,63 @@ class Trainer {
       for (const char ch : text) w.ids.push_back(uint8_t(ch));
       words_.push_back(std::move(w));
     }
-    for (size_t w = 0; w < words_.size(); ++w) add_pairs(w, 1);
+    for (uint32_t w = 0; w < uint32_t(words_.size()); ++w)
+      for (size_t i = 0; i + 1 < words_[w].ids.size(); ++i)
+        change(make_pair_key(words_[w].ids[i], words_[w].ids[i + 1]), words_[w].count, w);
+    changed_.clear();
     for (const auto& [pair, count] : counts_) heap_.push({count, pair});
+    for (int b = 0; b < 256; ++b) bytes_.push_back(std::string(1, char(b)));
   }
 
   bool merge_best(int32_t id, std::pair<int32_t, int32_t>& merged) {
-    while (!heap_.empty() && counts_[heap_.top().pair] != heap_.top().count) heap_.pop();
+    while (!heap_.empty() && !usable(heap_.top())) heap_.pop();
     if (heap_.empty() || heap_.top().count < 2) return false;
     const Pair best = heap_.top().pair;
-    const auto a = int32_t(best >> 32), b = int32_t(uint32_t(best));
-    changed_.clear();
+    merged = {int32_t(best >> 32), int32_t(uint32_t(best))};
+    bytes_.push_back(text_of(best));
+    made_.insert(bytes_.back());
     const std::unordered_set<uint32_t> where = std::move(where_[best]);
-    for (const uint32_t w : where) {
-      add_pairs(w, -1);
-      replace(words_[w].ids, a, b, id);
-      add_pairs(w, 1);
-    }
+    where_.erase(best);
+    for (const uint32_t w : where) replace(w, merged.first, merged.second, id);
     for (const Pair p : changed_)
       if (const int64_t n = counts_[p]; n > 0) heap_.push({n, p});
-    where_.erase(best);
-    merged = {a, b};
+    changed_.clear();
     return true;
   }
 
  private:
-  void add_pairs(size_t w, int sign) {
-    const Word& word = words_[w];
-    for (size_t i = 0; i + 1 < word.ids.size(); ++i) {
-      const Pair p = make_pair_key(word.ids[i], word.ids[i + 1]);
-      counts_[p] += sign * word.count;
-      changed_.insert(p);
-      if (sign > 0) where_[p].insert(uint32_t(w));
-    }
+  std::string text_of(Pair p) const { return bytes_[p >> 32] + bytes_[uint32_t(p)]; }
+  // Current, and its token is new: two ids for the same bytes could not both stand in
+  // tokenizer.json.
+  bool usable(const Candidate& c) {
+    return counts_[c.pair] == c.count && made_.count(text_of(c.pair)) == 0;
   }
-  static void replace(std::vector<int32_t>& ids, int32_t a, int32_t b, int32_t id) {
+  void change(Pair p, int64_t by, uint32_t w) {
+    counts_[p] += by;
+    changed_.insert(p);
+    if (by > 0) where_[p].insert(w);
+  }
+  // Touches the counts next to each replaced pair only: words of scripts without spaces are long.
+  void replace(uint32_t w, int32_t a, int32_t b, int32_t id) {
+    std::vector<int32_t>& ids = words_[w].ids;
+    const int64_t count = words_[w].count;
     size_t to = 0;
     for (size_t i = 0; i < ids.size(); ++to) {
-      const bool hit = i + 1 < ids.size() && ids[i] == a && ids[i + 1] == b;
-      ids[to] = hit ? id : ids[i];
-      i += hit ? 2 : 1;
+      if (i + 1 == ids.size() || ids[i] != a || ids[i + 1] != b) {
+        ids[to] = ids[i++];
+        continue;
+      }
+      change(make_pair_key(a, b), -count, w);
+      if (to > 0) {
+        change(make_pair_key(ids[to - 1], a), -count, w);
+        change(make_pair_key(ids[to - 1], id), count, w);
+      }
+      if (i + 2 < ids.size()) {
+        change(make_pair_key(b, ids[i + 2]), -count, w);
+        change(make_pair_key(id, ids[i + 2]), count, w);
+      }
+      ids[to] = id;
+      i += 2;
     }
     ids.resize(to);
   }
@@ -92,6 +110,8 @@ class Trainer {
   std::unordered_map<Pair, std::unordered_set<uint32_t>> where_;  // words that (may) hold the pair
   std::unordered_set<Pair> changed_;
   std::priority_queue<Candidate> heap_;
+  std::vector<std::string> bytes_;        // of each token
+  std::unordered_set<std::string> made_;  // by merges
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// data/tokenizer/bpe_train.h -- byte-pair encoding, learnt: the most frequent pair is merged, again and
-// again. Source: Sennrich et al., arXiv:1508.07909; bytes as in GPT-2.
+// data/tokenizer/bpe_train.h -- byte-pair encoding, learnt: the most frequent pair is merged, again
+// and again. Source: Sennrich et al., arXiv:1508.07909; bytes as in GPT-2.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,13 @@
 namespace sluice {
 
 struct BpeTraining {
-  std::vector<std::pair<int32_t, int32_t>> merges;  // merge i makes id 256 + i; ids below 256 are bytes
+  std::vector<std::pair<int32_t, int32_t>>
+      merges;  // merge i makes id 256 + i; ids below 256 are bytes
 };
 
 // Learns up to `merges` merges from documents cut by the pattern; fewer if no pair occurs twice. Of
 // equally frequent pairs the one of the lowest ids wins, so the result depends on the text alone.
+// No two merges make the same bytes.
 BpeTraining train_bpe(const std::vector<std::string>& documents, const std::string& pattern,
                       int64_t merges, const std::function<void(int64_t)>& progress = {});
 

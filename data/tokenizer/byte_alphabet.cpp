@@ -47,6 +47,8 @@ std::string alphabet_to_bytes(std::string_view text, const std::string& what) {
     int code = uint8_t(text[i]);
     if (code >= 0xC0 && code < 0xE0 && i + 1 < text.size())
       code = (code & 0x1F) << 6 | (uint8_t(text[++i]) & 0x3F);
+    else if (code >= 0x80)  // a longer character's byte is not the character of that number
+      code = 512;
     SLUICE_CHECK(code < 512 && inverse[size_t(code)] >= 0, what, ": \"", text,
                  "\" has a character that stands for no byte");
     out += char(inverse[size_t(code)]);

@@ -1,4 +1,5 @@
-// data/tokenizer/byte_alphabet.h -- the printable characters that stand for bytes in tokenizer.json.
+// data/tokenizer/byte_alphabet.h -- the printable characters that stand for bytes in
+// tokenizer.json.
 //
 // GPT-2's map: visible Latin-1 bytes are themselves, the other 68 are U+0100 on, in order.
 #pragma once

@@ -13,6 +13,28 @@ constexpr const char* kGpt2 =
 constexpr const char* kQwen2 =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
+// The pattern as PCRE2 is given it: \s spelt out as Unicode's White_Space, since PCRE2's own \s
+// also has U+180E, which the reference implementation's engine counts as no space.
+static std::string for_pcre2(std::string_view regex) {
+  const std::string space = R"(\t-\r\x{85}\p{Z})";
+  std::string out;
+  bool in_class = false;
+  for (size_t i = 0; i < regex.size(); ++i) {
+    const bool escape = regex[i] == '\\';
+    const std::string_view two = regex.substr(i, 2);
+    if (!escape && (regex[i] == '[' || regex[i] == ']')) in_class = regex[i] == '[';
+    if (two == "\\s") {
+      out += in_class ? space : "[" + space + "]";
+    } else if (two == "\\S") {  // never in a class here
+      out += "[^" + space + "]";
+    } else {
+      out += regex.substr(i, escape ? 2 : 1);
+    }
+    if (escape) ++i;
+  }
+  return out;
+}
+
 struct PreTokenizer::Compiled {
   pcre2_code* code = nullptr;
   pcre2_match_data* match = nullptr;
@@ -32,7 +54,8 @@ PreTokenizer::PreTokenizer(const std::string& pattern)
     : name_(pattern), compiled_(std::make_unique<Compiled>()) {
   int error = 0;
   PCRE2_SIZE at = 0;
-  compiled_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(regex(pattern)), PCRE2_ZERO_TERMINATED,
+  const std::string source = for_pcre2(regex(pattern));
+  compiled_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source.data()), source.size(),
                                   PCRE2_UTF | PCRE2_UCP, &error, &at, nullptr);
   SLUICE_CHECK(compiled_->code, "PCRE2 error ", error, " at ", at, " of the ", pattern, " pattern");
   pcre2_jit_compile(compiled_->code, PCRE2_JIT_COMPLETE);  // without a JIT it is only slower

@@ -19,8 +19,8 @@ class PreTokenizer {
   const std::string& pattern() const { return name_; }
   static const char* regex(const std::string& pattern);  // the source text
 
-  // Calls word() with consecutive pieces that together are `text`, whatever bytes it has: what is not
-  // valid UTF-8 is cut out first and each such byte is a word of its own.
+  // Calls word() with consecutive pieces that together are `text`, whatever bytes it has: what is
+  // not valid UTF-8 is cut out first and each such byte is a word of its own.
   void split(std::string_view text, const std::function<void(std::string_view)>& word) const;
 
  private:

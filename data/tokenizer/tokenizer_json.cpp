@@ -1,4 +1,5 @@
 // data/tokenizer/tokenizer_json.cpp -- Hugging Face's tokenizer.json, read strictly and written.
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -11,131 +12,295 @@
 
 namespace sluice {
 
-using Json = nlohmann::ordered_json;
-constexpr const char* kEndOfText = "<|endoftext|>";
+using Json = nlohmann::json;
+using Ordered = nlohmann::ordered_json;  // for writing: keys in the order people know
 
-static Json pre_tokenizer_json(const std::string& pattern) {
+// --- writing -----------------------------------------------------------------------------------
+
+static Ordered pre_tokenizer_json(const std::string& pattern) {
   const bool gpt2 = pattern == "gpt2";
-  const Json bytes{{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true},
-                   {"use_regex", gpt2}};
+  const Ordered bytes{{"type", "ByteLevel"},
+                      {"add_prefix_space", false},
+                      {"trim_offsets", true},
+                      {"use_regex", gpt2}};
   if (gpt2) return bytes;
-  const Json split{{"type", "Split"},
-                   {"pattern", {{"Regex", PreTokenizer::regex(pattern)}}},
-                   {"behavior", "Isolated"},
-                   {"invert", false}};
-  return {{"type", "Sequence"}, {"pretokenizers", Json::array({split, bytes})}};
+  const Ordered split{{"type", "Split"},
+                      {"pattern", {{"Regex", PreTokenizer::regex(pattern)}}},
+                      {"behavior", "Isolated"},
+                      {"invert", false}};
+  return {{"type", "Sequence"}, {"pretokenizers", Ordered::array({split, bytes})}};
 }
 
-void Tokenizer::save(const std::string& path) const {
-  Json vocab = Json::object(), merges = Json::array();
-  for (int32_t id = 0; id < vocab_size(); ++id)
-    if (id != end_of_text_) vocab[bytes_to_alphabet(bytes_[size_t(id)])] = id;
-  for (const auto& [a, b] : merges_)
-    merges.push_back({bytes_to_alphabet(bytes_[size_t(a)]), bytes_to_alphabet(bytes_[size_t(b)])});
-  const Json special{{"id", end_of_text_},  {"content", kEndOfText}, {"single_word", false},
-                     {"lstrip", false},     {"rstrip", false},       {"normalized", false},
-                     {"special", true}};
-  const Json file{
-      {"version", "1.0"},
-      {"truncation", nullptr},
-      {"padding", nullptr},
-      {"added_tokens", Json::array({special})},
-      {"normalizer", nullptr},
-      {"pre_tokenizer", pre_tokenizer_json(pattern())},
-      {"post_processor", nullptr},
-      {"decoder",
-       {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}},
-      {"model",
-       {{"type", "BPE"},
-        {"dropout", nullptr},
-        {"unk_token", nullptr},
-        {"continuing_subword_prefix", nullptr},
-        {"end_of_word_suffix", nullptr},
-        {"fuse_unk", false},
-        {"byte_fallback", false},
-        {"ignore_merges", false},
-        {"vocab", vocab},
-        {"merges", merges}}}};
+static void write_file(const std::string& path, const Ordered& file) {
   const std::string temporary = path + ".tmp";
   {
     std::ofstream out(temporary, std::ios::binary);
-    out << file.dump(1, ' ', false, Json::error_handler_t::strict) << "\n";
+    out << file.dump(1, ' ', false, Ordered::error_handler_t::strict) << "\n";
     out.flush();
     SLUICE_CHECK(out, temporary, ": ", std::strerror(errno));
   }
   SLUICE_CHECK(std::rename(temporary.c_str(), path.c_str()) == 0, path, ": ", std::strerror(errno));
 }
 
-// "gpt2" or "qwen2", by what the file's pre-tokenizer does.
-static std::string pattern_of(const std::string& path, const Json& p) {
-  const std::string type = p.is_object() ? p.value("type", "") : "";
-  if (type == "ByteLevel" && p.value("use_regex", true) && !p.value("add_prefix_space", true))
-    return "gpt2";
-  if (type == "Sequence" && p.contains("pretokenizers") && p["pretokenizers"].size() == 2) {
-    const Json &split = p["pretokenizers"][0], &bytes = p["pretokenizers"][1];
-    const bool isolated = split.value("type", "") == "Split" && split.value("behavior", "") == "Isolated";
-    if (isolated && bytes.value("type", "") == "ByteLevel" && !bytes.value("use_regex", true))
-      for (const char* name : {"gpt2", "qwen2"})
-        if (split["pattern"].value("Regex", "") == PreTokenizer::regex(name)) return name;
-  }
-  throw Error(cat(path, ": pre_tokenizer: expected GPT-2's ByteLevel or Qwen2's Split, got ",
-                  p.dump().substr(0, 160)));
+void Tokenizer::save(const std::string& path) const {
+  Ordered::object_t vocab;  // appended to: its operator[] is a linear search
+  for (int32_t id = 0; id < vocab_size(); ++id)
+    if (!bytes_[size_t(id)].empty())
+      vocab.emplace_back(bytes_to_alphabet(bytes_[size_t(id)]), Ordered(id));
+  Ordered merges = Ordered::array(), added = Ordered::array();
+  for (const auto& [a, b] : merges_)
+    merges.push_back({bytes_to_alphabet(bytes_[size_t(a)]), bytes_to_alphabet(bytes_[size_t(b)])});
+  for (const Added& a : added_)
+    added.push_back({{"id", a.id},
+                     {"content", a.content},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", false},
+                     {"special", true}});
+  write_file(path, {{"version", "1.0"},
+                    {"truncation", nullptr},
+                    {"padding", nullptr},
+                    {"added_tokens", added},
+                    {"normalizer", nullptr},
+                    {"pre_tokenizer", pre_tokenizer_json(pattern())},
+                    {"post_processor", nullptr},
+                    {"decoder",
+                     {{"type", "ByteLevel"},
+                      {"add_prefix_space", true},
+                      {"trim_offsets", true},
+                      {"use_regex", true}}},
+                    {"model",
+                     {{"type", "BPE"},
+                      {"dropout", nullptr},
+                      {"unk_token", nullptr},
+                      {"continuing_subword_prefix", nullptr},
+                      {"end_of_word_suffix", nullptr},
+                      {"fuse_unk", false},
+                      {"byte_fallback", false},
+                      {"ignore_merges", false},
+                      {"vocab", vocab},
+                      {"merges", merges}}}});
 }
 
-Tokenizer Tokenizer::load(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  SLUICE_CHECK(in, path, ": ", std::strerror(errno));
-  const Json file = Json::parse(in, nullptr, false);
-  if (file.is_discarded() || !file.is_object()) throw Error(path + ": expected a JSON object");
-  auto need = [&](bool ok, const std::string& what) {
-    if (!ok) throw Error(path + ": " + what);
-  };
-  need(file.contains("model") && file["model"].is_object(), "model: expected an object, got none");
-  const Json& model = file["model"];
-  need(model.value("type", "") == "BPE", "model.type: expected \"BPE\"");
-  need(model.contains("vocab") && model["vocab"].is_object(), "model.vocab: expected an object");
-  need(model.contains("merges") && model["merges"].is_array(), "model.merges: expected a list");
-  need(!file.contains("normalizer") || file["normalizer"].is_null(),
-       "normalizer: expected null, got " + file.value("normalizer", Json()).dump().substr(0, 80));
+// --- reading -----------------------------------------------------------------------------------
 
-  Tokenizer t{PreTokenizer(pattern_of(path, file.value("pre_tokenizer", Json())))};
-  auto place = [&](int64_t id, const std::string& bytes) {
-    need(id >= 0 && id < (1 << 24), cat("id ", id, " is out of range"));
-    if (id >= t.vocab_size()) t.bytes_.resize(size_t(id) + 1);
-    t.bytes_[size_t(id)] = bytes;
+class JsonReader {
+ public:
+  explicit JsonReader(const std::string& path) : path_(path) {}
+  Tokenizer read();
+
+ private:
+  enum class Need { required, optional };
+  struct Rule {
+    const char* key;
+    Need need;
+    Json::array_t allowed;  // none: any value, which the caller looks at
   };
-  std::unordered_map<std::string, int32_t> ids;
-  for (const auto& [text, id] : model["vocab"].items()) {
-    need(id.is_number_integer(), "model.vocab: the id of \"" + text + "\" is no integer");
-    const std::string bytes = alphabet_to_bytes(text, path + ": model.vocab");
-    place(id.get<int64_t>(), bytes);
-    ids[bytes] = id.get<int32_t>();
-    if (bytes.size() == 1) t.of_byte_[uint8_t(bytes[0])] = id.get<int32_t>();
+
+  [[noreturn]] void refuse(const std::string& key, const std::string& expected,
+                           const Json& got) const {
+    std::string text = got.dump(-1, ' ', false, Json::error_handler_t::replace);
+    if (text.size() > 80) text = text.substr(0, 80) + "...";
+    throw Error(path_ + ": " + key + ": expected " + expected + ", got " + text);
   }
-  for (int b = 0; b < 256; ++b)
-    need(t.of_byte_[size_t(b)] >= 0, cat("model.vocab: byte ", b, " has no token"));
-  size_t number = 0;
-  for (const Json& m : model["merges"]) {
-    std::string left, right;
-    if (m.is_array() && m.size() == 2 && m[0].is_string() && m[1].is_string()) {
+  void check_object(const Json& j, const std::string& where, const std::vector<Rule>& rules) const;
+  std::string pattern_of(const Json& pre_tokenizer) const;
+  int32_t id_of(const Json& j, const std::string& where) const;
+  void read_added(const Json& list, Tokenizer& t);
+  void read_vocab(const Json& vocab, Tokenizer& t);
+  void read_merges(const Json& merges, Tokenizer& t);
+  void place(Tokenizer& t, int32_t id, const std::string& where);
+
+  std::string path_;
+  std::unordered_map<std::string, int32_t> specials_;  // by content
+  std::unordered_map<std::string, int32_t> ids_;       // by bytes
+  std::unordered_map<int32_t, std::string> holder_;    // which key of the file has the id
+};
+
+// An object whose keys are all in the rules, with the allowed values.
+void JsonReader::check_object(const Json& j, const std::string& where,
+                              const std::vector<Rule>& rules) const {
+  const std::string prefix = where.empty() ? "" : where + ".";
+  if (!j.is_object()) refuse(where.empty() ? "file" : where, "an object", j);
+  for (const auto& item : j.items()) {
+    const auto rule = std::find_if(rules.begin(), rules.end(),
+                                   [&](const Rule& r) { return item.key() == r.key; });
+    if (rule == rules.end()) throw Error(path_ + ": " + prefix + item.key() + ": unknown key");
+    const Json::array_t& ok = rule->allowed;
+    if (ok.empty() || std::find(ok.begin(), ok.end(), item.value()) != ok.end()) continue;
+    std::string expected;
+    for (const Json& v : ok) expected += (expected.empty() ? "" : " or ") + v.dump();
+    refuse(prefix + item.key(), expected, item.value());
+  }
+  for (const Rule& r : rules)
+    if (r.need == Need::required && !j.contains(r.key))
+      throw Error(path_ + ": " + prefix + r.key + ": missing");
+}
+
+// "gpt2" or "qwen2", by what the file's pre-tokenizer does.
+std::string JsonReader::pattern_of(const Json& p) const {
+  const auto check_bytes = [&](const Json& j, const std::string& where, Need need, bool use_regex) {
+    check_object(j, where,
+                 {{"type", Need::required, {"ByteLevel"}},
+                  {"add_prefix_space", Need::required, {false}},
+                  {"trim_offsets", Need::optional, {}},  // moves offsets, no ids
+                  {"use_regex", need, {use_regex}}});    // the format's default is true
+  };
+  const std::string where = "pre_tokenizer";
+  const Json type = p.is_object() ? p.value("type", Json()) : Json();
+  if (type == "ByteLevel") {
+    check_bytes(p, where, Need::optional, true);
+    return "gpt2";
+  }
+  if (type != "Sequence") refuse(where, "GPT-2's ByteLevel or Qwen2's Sequence", p);
+  check_object(p, where, {{"type", Need::required, {}}, {"pretokenizers", Need::required, {}}});
+  const Json& parts = p["pretokenizers"];
+  if (!parts.is_array() || parts.size() != 2)
+    refuse(where + ".pretokenizers", "[Split, ByteLevel]", parts);
+  check_object(parts[0], where + ".pretokenizers[0]",
+               {{"type", Need::required, {"Split"}},
+                {"pattern", Need::required, {}},
+                {"behavior", Need::required, {"Isolated"}},
+                {"invert", Need::required, {false}}});
+  check_bytes(parts[1], where + ".pretokenizers[1]", Need::required, false);
+  for (const char* name : {"gpt2", "qwen2"})
+    if (parts[0]["pattern"] == Json{{"Regex", PreTokenizer::regex(name)}}) return name;
+  refuse(where + ".pretokenizers[0].pattern", "the regex of GPT-2 or Qwen2", parts[0]["pattern"]);
+}
+
+int32_t JsonReader::id_of(const Json& j, const std::string& where) const {
+  constexpr int64_t kMaxId = (1 << 24) - 1;  // a table is indexed with it
+  if (!j.is_number_integer() || j < 0 || j > kMaxId)
+    refuse(where, cat("an integer from 0 to ", kMaxId), j);
+  return j.get<int32_t>();
+}
+
+void JsonReader::place(Tokenizer& t, int32_t id, const std::string& where) {
+  const auto [old, fresh] = holder_.emplace(id, where);
+  if (!fresh) throw Error(cat(path_, ": ", where, ": id ", id, " is taken by ", old->second));
+  if (id >= t.vocab_size()) t.bytes_.resize(size_t(id) + 1);
+}
+
+void JsonReader::read_added(const Json& list, Tokenizer& t) {
+  if (!list.is_array()) refuse("added_tokens", "a list", list);
+  for (size_t i = 0; i < list.size(); ++i) {
+    const std::string where = cat("added_tokens[", i, "]");
+    check_object(
+        list[i], where,
+        {{"id", Need::required, {}},
+         {"content", Need::required, {}},
+         {"single_word", Need::optional, {}},  // these four say where in a text it is found:
+         {"lstrip", Need::optional, {}},       // plain text has none
+         {"rstrip", Need::optional, {}},
+         {"normalized", Need::optional, {}},
+         {"special", Need::required, {true}}});
+    const Json& content = list[i]["content"];
+    if (!content.is_string() || content == "") refuse(where + ".content", "some text", content);
+    const int32_t id = id_of(list[i]["id"], where + ".id");
+    if (!specials_.emplace(content, id).second) refuse(where + ".content", "a new one", content);
+    place(t, id, where);
+    t.added_.push_back({id, content});
+    if (content == kEndOfText) t.end_of_text_ = id;
+  }
+  if (t.end_of_text_ < 0) refuse("added_tokens", kEndOfText, list);
+}
+
+void JsonReader::read_vocab(const Json& vocab, Tokenizer& t) {
+  if (!vocab.is_object()) refuse("model.vocab", "an object", vocab);
+  for (const auto& item : vocab.items()) {
+    const std::string where = "model.vocab[\"" + item.key() + "\"]";
+    const int32_t id = id_of(item.value(), where);
+    if (const auto special = specials_.find(item.key()); special != specials_.end()) {
+      if (special->second != id) refuse(where, cat(special->second, " as in added_tokens"), id);
+      continue;  // GPT-2's own file lists it in both places
+    }
+    const std::string bytes = alphabet_to_bytes(item.key(), path_ + ": model.vocab");
+    if (bytes.empty()) throw Error(path_ + ": " + where + ": an empty token");
+    place(t, id, where);
+    t.bytes_[size_t(id)] = bytes;
+    ids_[bytes] = id;
+    if (bytes.size() == 1) t.of_byte_[uint8_t(bytes[0])] = id;
+  }
+  for (size_t b = 0; b < 256; ++b)
+    if (t.of_byte_[b] < 0) throw Error(cat(path_, ": model.vocab: byte ", b, " has no token"));
+}
+
+// ["a", "b"] or "a b".
+void JsonReader::read_merges(const Json& merges, Tokenizer& t) {
+  if (!merges.is_array()) refuse("model.merges", "a list", merges);
+  for (size_t i = 0; i < merges.size(); ++i) {
+    const std::string where = cat("model.merges[", i, "]");
+    const Json& m = merges[i];
+    Json left, right;
+    if (m.is_array() && m.size() == 2) {
       left = m[0], right = m[1];
     } else if (m.is_string()) {
       const std::string text = m;
-      left = text.substr(0, text.find(' ')), right = text.substr(text.find(' ') + 1);
+      const size_t space = text.find(' ');
+      if (space != std::string::npos) left = text.substr(0, space), right = text.substr(space + 1);
     }
-    const auto a = ids.find(alphabet_to_bytes(left, path)), b = ids.find(alphabet_to_bytes(right, path));
-    need(a != ids.end() && b != ids.end(), cat("model.merges[", number, "]: expected two known tokens"));
-    const auto made = ids.find(a->first + b->first);
-    need(made != ids.end(), cat("model.merges[", number, "]: its result is not in the vocabulary"));
+    if (!left.is_string() || !right.is_string()) refuse(where, "two tokens", m);
+    const auto find = [&](const Json& side) {
+      return ids_.find(alphabet_to_bytes(side.get_ref<const std::string&>(), path_ + ": " + where));
+    };
+    const auto a = find(left), b = find(right);
+    if (a == ids_.end() || b == ids_.end()) refuse(where, "two tokens of model.vocab", m);
+    const auto made = ids_.find(a->first + b->first);
+    if (made == ids_.end()) refuse(where, "a merge whose result is in model.vocab", m);
+    const size_t before = t.by_pair_.size();
     t.add_merge(a->second, b->second, made->second);
-    ++number;
+    if (t.by_pair_.size() == before) refuse(where, "a merge that is not listed before", m);
   }
-  for (const Json& added : file.value("added_tokens", Json::array())) {
-    place(added.at("id").get<int64_t>(), "");
-    if (added.value("content", "") == kEndOfText) t.end_of_text_ = added.at("id").get<int32_t>();
-  }
-  need(t.end_of_text_ >= 0, cat("added_tokens: expected ", kEndOfText));
+}
+
+Tokenizer JsonReader::read() {
+  std::ifstream in(path_, std::ios::binary);
+  SLUICE_CHECK(in, path_, ": ", std::strerror(errno));
+  const Json file = Json::parse(in);
+  // Absent and null are the same to the format; what is null here would change ids if it were not.
+  check_object(file, "",
+               {{"version", Need::optional, {}},
+                {"truncation", Need::optional, {nullptr}},
+                {"padding", Need::optional, {nullptr}},
+                {"added_tokens", Need::required, {}},
+                {"normalizer", Need::optional, {nullptr}},
+                {"pre_tokenizer", Need::required, {}},
+                {"post_processor", Need::optional, {}},
+                {"decoder", Need::required, {}},
+                {"model", Need::required, {}}});
+  const auto is_byte_level = [](const Json& j) {
+    return j.is_object() && j.value("type", Json()) == "ByteLevel";
+  };
+  if (const Json post = file.value("post_processor", Json());
+      !post.is_null() && !is_byte_level(post))
+    refuse("post_processor", "null or ByteLevel", post);
+  if (!is_byte_level(file["decoder"])) refuse("decoder", "ByteLevel", file["decoder"]);
+  const Json& model = file["model"];
+  check_object(model, "model",
+               {{"type", Need::required, {"BPE"}},
+                {"dropout", Need::optional, {nullptr}},
+                {"unk_token", Need::optional, {nullptr}},
+                {"continuing_subword_prefix", Need::optional, {nullptr, ""}},
+                {"end_of_word_suffix", Need::optional, {nullptr, ""}},
+                {"fuse_unk", Need::optional, {}},  // without an unk_token it does nothing
+                {"byte_fallback", Need::optional, {false}},
+                {"ignore_merges", Need::optional, {false}},
+                {"vocab", Need::required, {}},
+                {"merges", Need::required, {}}});
+  Tokenizer t{PreTokenizer(pattern_of(file["pre_tokenizer"]))};
+  read_added(file["added_tokens"], t);
+  read_vocab(model["vocab"], t);
+  read_merges(model["merges"], t);
   return t;
+}
+
+Tokenizer Tokenizer::load(const std::string& path) {
+  try {
+    return JsonReader(path).read();
+  } catch (const nlohmann::json::exception& e) {  // its text has line and column
+    throw Error(path + ": " + e.what());
+  }
 }
 
 }  // namespace sluice
