@@ -9,7 +9,7 @@ namespace sluice {
 
 double lr_at(const OptimConfig& config, int64_t step, int64_t total_steps) {
   const ScheduleConfig& s = config.schedule;
-  if (step < s.warmup_steps) return config.lr * double(step) / double(s.warmup_steps);
+  const double rise = step < s.warmup_steps ? double(step) / double(s.warmup_steps) : 1;
   double fall = 1;  // from 1 to 0
   if (s.kind == "wsd" && s.decay_steps > 0) {
     const double x = std::clamp(
@@ -20,7 +20,7 @@ double lr_at(const OptimConfig& config, int64_t step, int64_t total_steps) {
     const double x = std::clamp(double(step - s.warmup_steps) / double(length), 0.0, 1.0);
     fall = (1 + std::cos(std::numbers::pi * x)) / 2;
   }
-  return config.lr * (s.min_lr_ratio + (1 - s.min_lr_ratio) * fall);
+  return config.lr * std::min(rise, s.min_lr_ratio + (1 - s.min_lr_ratio) * fall);
 }
 
 }  // namespace sluice

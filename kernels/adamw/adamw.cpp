@@ -16,10 +16,15 @@ void adamw(const Context& ctx, const AdamW& a) {
   check_shape(a.grad, "grad", {n}, a.param);
   check_shape(a.m, "m", {n}, a.param);
   check_shape(a.v, "v", {n}, a.param);
-  SLUICE_CHECK(a.beta1 >= 0 && a.beta1 < 1 && a.beta2 >= 0 && a.beta2 < 1 && a.eps > 0, "betas are ",
-               a.beta1, " and ", a.beta2, ", eps is ", a.eps);
+  SLUICE_CHECK(a.beta1 >= 0 && a.beta1 < 1 && a.beta2 >= 0 && a.beta2 < 1, "betas are ", a.beta1,
+               " and ", a.beta2);
+  // An eps that f32 rounds to 0 would make 0 / 0 of an element that never had a gradient.
+  const double eps = a.param.dtype == DType::f32 ? double(float(a.eps)) : a.eps;
+  SLUICE_CHECK(eps > 0, "eps is ", a.eps, ", which must be above 0 in ", name(a.param.dtype));
   if (ctx.mode == Mode::plan) return;
   SLUICE_CHECK(a.state, "no step state");
+  SLUICE_CHECK(ctx.device != Device::cpu || a.state->step >= 1, "step is ", a.state->step,
+               ", expected to count from 1");
   SLUICE_DISPATCH_CPU(adamw, ctx, a);
 }
 

@@ -13,9 +13,9 @@
 namespace sluice {
 
 struct AdamW {
-  Tensor param;  // in, out [n] T: the master weights
-  Tensor grad;   // in      [n] T: as accumulated, not clipped
-  Tensor m, v;   // in, out [n] T: zero before the first step
+  Tensor param;            // in, out [n] T: the master weights
+  Tensor grad;             // in      [n] T: as accumulated, not clipped
+  Tensor m, v;             // in, out [n] T: zero before the first step
   const StepState* state;  // in the device's memory; not read in plan mode
   double lr_scale = 1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
 };

@@ -15,7 +15,8 @@ void adamw(const Context&, const AdamW& a) {
       const double m = a.beta1 * a.m.as<T>()[i] + (1 - a.beta1) * g;
       const double v = a.beta2 * a.v.as<T>()[i] + (1 - a.beta2) * g * g;
       const double p = a.param.as<T>()[i];
-      const double m_hat = m / (1 - std::pow(a.beta1, step)), v_hat = v / (1 - std::pow(a.beta2, step));
+      const double m_hat = m / (1 - std::pow(a.beta1, step)),
+                   v_hat = v / (1 - std::pow(a.beta2, step));
       a.m.as<T>()[i] = T(m);
       a.v.as<T>()[i] = T(v);
       a.param.as<T>()[i] = T(p - lr * (a.weight_decay * p + m_hat / (std::sqrt(v_hat) + a.eps)));

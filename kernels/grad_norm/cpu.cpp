@@ -8,8 +8,6 @@
 
 namespace sluice::cpu {
 
-constexpr int64_t kElements = 1 << 14;
-
 void grad_norm(const Context& ctx, const GradNorm& a, Tensor parts) {
   struct Block {
     size_t tensor;
@@ -17,12 +15,12 @@ void grad_norm(const Context& ctx, const GradNorm& a, Tensor parts) {
   };
   std::vector<Block> blocks;
   for (size_t i = 0; i < a.grads.size(); ++i)
-    for (int64_t b = 0; b < a.grads[i].dim(0); b += kElements) blocks.push_back({i, b});
+    for (int64_t b = 0; b < a.grads[i].dim(0); b += kGradNormElements) blocks.push_back({i, b});
   double* sums = parts.as<double>();
   parallel_for(ctx, int64_t(blocks.size()), [&](int64_t block) {
     const auto [tensor, begin] = blocks[size_t(block)];
     const Tensor& g = a.grads[tensor];
-    const int64_t first = begin, n = std::min(g.dim(0) - first, kElements);
+    const int64_t first = begin, n = std::min(g.dim(0) - first, kGradNormElements);
     for_float_type(g, [&]<class T>(T) {
       const T* x = g.as<T>() + first;
       sums[block] = lane_sum<double>(n, [&](int64_t i) { return double(x[i]) * x[i]; });

@@ -11,14 +11,14 @@ void grad_norm(const Context& ctx, const GradNorm& a, Tensor parts);
 void clip_factor(const Context& ctx, const ClipFactor& a);
 }  // namespace reference
 
-constexpr int64_t kElements = 1 << 14;  // summed on their own; parts are added in order
-
 void grad_norm(const Context& ctx, const GradNorm& a) {
   check_shape(a.sum_of_squares, "sum_of_squares", {1}, DType::f64, ctx.device);
   int64_t parts = 0;
   for (const Tensor& g : a.grads) {
     check_shape(g, "grad", {g.dim(0)}, g.dtype, ctx.device);
-    parts += (g.dim(0) + kElements - 1) / kElements;
+    SLUICE_CHECK(g.dtype == DType::f32 || g.dtype == DType::f64, "grad is ", to_string(g),
+                 ", expected f32 or f64");
+    parts += (g.dim(0) + kGradNormElements - 1) / kGradNormElements;
   }
   const ArenaTensor sums = scratch(ctx, DType::f64, {parts});
   if (ctx.mode == Mode::plan) return;

@@ -1,5 +1,5 @@
-// kernels/grad_norm/grad_norm.h -- global-norm clipping in two steps, with room between them for the
-// sum over ranks. The host decides nothing: the result goes into the StepState on the device.
+// kernels/grad_norm/grad_norm.h -- global-norm clipping in two steps, with room between them for
+// the sum over ranks. The host decides nothing: the result goes into the StepState on the device.
 #pragma once
 
 #include <span>
@@ -16,12 +16,15 @@ struct GradNorm {
 };
 void grad_norm(const Context& ctx, const GradNorm& a);
 
+// Elements that are summed on their own; these parts are then added up in order.
+constexpr int64_t kGradNormElements = 1 << 14;
+
 // norm = sqrt(sum_of_squares); grad_scale = max_norm / norm if that is below 1, else 1; skip = the
 // norm is not finite. max_norm 0: no clipping.
 struct ClipFactor {
   Tensor sum_of_squares;  // in [1] f64, over all ranks
   double max_norm = 0;
-  StepState* state;       // out: grad_norm, grad_scale, skip; in the device's memory
+  StepState* state;  // out: grad_norm, grad_scale, skip; in the device's memory
 };
 void clip_factor(const Context& ctx, const ClipFactor& a);
 

@@ -1,16 +1,17 @@
-// kernels/linear_cross_entropy/linear_cross_entropy.cpp -- the contract, checked once for every back end.
+// kernels/linear_cross_entropy/linear_cross_entropy.cpp -- the contract, checked once for every
+// back end.
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 
 #include <algorithm>
 
 namespace sluice {
 
-#define SLUICE_BACKEND(backend)                                                                     \
-  namespace backend {                                                                               \
-  void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyForward& a,         \
-                                    Tensor logits, Tensor nll);                                     \
-  void linear_cross_entropy_backward(const Context& ctx, const LinearCrossEntropyBackward& a,       \
-                                     Tensor logits);                                                \
+#define SLUICE_BACKEND(backend)                                                               \
+  namespace backend {                                                                         \
+  void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyForward& a,   \
+                                    Tensor logits, Tensor nll);                               \
+  void linear_cross_entropy_backward(const Context& ctx, const LinearCrossEntropyBackward& a, \
+                                     Tensor logits);                                          \
   }
 SLUICE_BACKEND(cpu)
 SLUICE_BACKEND(reference)
@@ -24,6 +25,8 @@ static void check_inputs(const Context& ctx, const Args& a) {
   check_shape(a.targets, "targets", {N}, DType::i32, ctx.device);
   check_shape(a.loss_scale, "loss_scale", {1}, DType::f64, ctx.device);
   check_shape(a.lse, "lse", {N}, a.h);
+  SLUICE_CHECK(V >= 1, "w is ", to_string(a.w), ": no vocabulary");
+  SLUICE_CHECK(a.w.dense(), "w is ", to_string(a.w), ", its rows ", a.w.stride[0], " apart");
   if (ctx.mode == Mode::plan || ctx.device != Device::cpu) return;
   for (int64_t n = 0; n < N; ++n) {
     const int32_t t = a.targets.template as<int32_t>()[n];
@@ -40,9 +43,11 @@ void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyFo
   check_inputs(ctx, a);
   check_shape(a.loss, "loss", {1}, DType::f64, ctx.device);
   if (a.nll) check_shape(a.nll, "nll", {a.h.dim(0)}, a.h);
-  const ArenaTensor logits = logits_block(ctx, a.h, a.w), nll = scratch(ctx, a.h.dtype, {a.h.dim(0)});
+  const ArenaTensor logits = logits_block(ctx, a.h, a.w),
+                    nll = scratch(ctx, a.h.dtype, {a.h.dim(0)});
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(linear_cross_entropy_forward, ctx, a, logits.view(), a.nll ? a.nll : nll.view());
+  SLUICE_DISPATCH_CPU(linear_cross_entropy_forward, ctx, a, logits.view(),
+                      a.nll ? a.nll : nll.view());
 }
 
 void linear_cross_entropy_backward(const Context& ctx, const LinearCrossEntropyBackward& a) {
@@ -50,6 +55,8 @@ void linear_cross_entropy_backward(const Context& ctx, const LinearCrossEntropyB
   check_shape(a.dloss, "dloss", {1}, DType::f64, ctx.device);
   check_shape(a.dh.t, "dh", {a.h.dim(0), a.h.dim(1)}, a.h);
   check_shape(a.dw.t, "dw", {a.w.dim(0), a.w.dim(1)}, a.h);
+  SLUICE_CHECK(a.dw.t.dense(), "dw is ", to_string(a.dw.t), ", its rows ", a.dw.t.stride[0],
+               " apart");
   const ArenaTensor logits = logits_block(ctx, a.h, a.w);
   if (ctx.mode == Mode::plan) return;
   SLUICE_DISPATCH_CPU(linear_cross_entropy_backward, ctx, a, logits.view());

@@ -3,8 +3,8 @@
 //
 //   logits[n] = w h[n],  lse[n] = log sum_v exp logits[n,v]
 //   loss = loss_scale * sum over valid n of (lse[n] - logits[n, targets[n]])
-//   dlogits[n,v] = dloss * loss_scale * (exp(logits[n,v] - lse[n]) - [v == targets[n]]),  0 if not valid
-//   dh = dlogits w,   dw = dlogits^T h           (logits are made again in backward)
+//   dlogits[n,v] = dloss * loss_scale * (exp(logits[n,v] - lse[n]) - [v == targets[n]]),  0 if not
+//   valid dh = dlogits w,   dw = dlogits^T h           (logits are made again in backward)
 //
 // Dims: N tokens, D width, V vocabulary.
 #pragma once
@@ -16,7 +16,7 @@ namespace sluice {
 constexpr int32_t kIgnoreIndex = -1;
 
 struct LinearCrossEntropyForward {
-  Tensor h;           // in  [N, D] T
+  Tensor h;           // in  [N, D] T, rows may be strided
   Tensor w;           // in  [V, D] T
   Tensor targets;     // in  [N] i32, 0 .. V-1 or kIgnoreIndex: on the CPU another id is an Error
   Tensor loss_scale;  // in  [1] f64: 1 / valid tokens of the whole global batch
@@ -27,7 +27,7 @@ struct LinearCrossEntropyForward {
 struct LinearCrossEntropyBackward {
   Tensor h, w, targets, loss_scale, lse;  // as in forward
   Tensor dloss;                           // in  [1] f64
-  Grad dh;                                // out [N, D] T
+  Grad dh;                                // out [N, D] T, rows may be strided
   Grad dw;                                // out [V, D] T, summed over tokens in a fixed order
 };
 

@@ -1,4 +1,5 @@
-// kernels/linear_cross_entropy/reference.cpp -- one row of logits at a time, in f64; never optimised.
+// kernels/linear_cross_entropy/reference.cpp -- one row of logits at a time, in f64; never
+// optimised.
 #include <algorithm>
 #include <cmath>
 #include <vector>

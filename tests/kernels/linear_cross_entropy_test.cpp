@@ -1,88 +1,20 @@
-// tests/kernels/linear_cross_entropy_test.cpp -- closed forms, gradients, both back ends, edges.
-#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
-
+// tests/kernels/linear_cross_entropy_test.cpp -- closed forms, gradients and edges of both back
+// ends.
 #include <gtest/gtest.h>
 
-#include <cstring>
-#include <string>
+#include <cmath>
 
+#include "tests/kernels/linear_cross_entropy_case.h"
 #include "tests/support/cpu_context.h"
-#include "tests/support/gradcheck.h"
 
 namespace sluice {
 namespace {
 
+using test::Case;
 using test::CpuContext;
 using test::element;
 using test::set_element;
-
-enum class Targets { all, some_ignored, none };  // none: every row is ignored
-
-// One problem and room for its results. Values are rounded to f32 in every dtype, so that an f32
-// and an f64 case of one size have exactly the same inputs.
-struct Case {
-  Case(DType t, int64_t N, int64_t D, int64_t V, Targets kind = Targets::some_ignored,
-       double logit_std = 1)
-      : h_wide(t, {N, D + 3}),
-        h(h_wide.view().columns(2, D)),
-        w(t, {V, D}),
-        targets(DType::i32, {N}),
-        loss_scale(DType::f64, {1}),
-        dloss(DType::f64, {1}),
-        loss(DType::f64, {1}),
-        lse(t, {N}),
-        nll(t, {N}),
-        dh_wide(t, {N, D + 1}),
-        dh(dh_wide.view().columns(0, D)),
-        dw(t, {V, D}) {
-    fill(h, 1, 1);
-    fill(w.view(), 2, logit_std / std::sqrt(double(D)));
-    int64_t valid = 0;
-    for (int64_t n = 0; n < N; ++n) {
-      const bool ignored = kind == Targets::none ||
-                           (kind == Targets::some_ignored && random_u64(3, uint64_t(n)) % 4 == 0);
-      targets.view().as<int32_t>()[n] =
-          ignored ? kIgnoreIndex : int32_t(random_u64(4, uint64_t(n)) % uint64_t(V));
-      valid += !ignored;
-    }
-    *loss_scale.view().as<double>() = 1.0 / double(std::max<int64_t>(valid, 1));
-    *dloss.view().as<double>() = 1.75;
-    // What the op must write is NaN before.
-    for (const Tensor& out : {loss.view(), lse.view(), nll.view(), dh, dw.view()})
-      test::fill(out, NAN);
-  }
-  static void fill(const Tensor& t, uint64_t seed, double stddev) {
-    for (int64_t i = 0; i < t.numel(); ++i)
-      set_element(t, i, double(float(stddev * random_normal(seed, uint64_t(i)))));
-  }
-
-  double forward(const Context& ctx) {
-    linear_cross_entropy_forward(ctx, {.h = h,
-                                       .w = w.view(),
-                                       .targets = targets.view(),
-                                       .loss_scale = loss_scale.view(),
-                                       .loss = loss.view(),
-                                       .lse = lse.view(),
-                                       .nll = nll.view()});
-    return ctx.mode == Mode::plan ? 0 : *loss.view().as<double>();
-  }
-  void backward(const Context& ctx, bool add_dh = false, bool add_dw = false) {
-    linear_cross_entropy_backward(ctx, {.h = h,
-                                        .w = w.view(),
-                                        .targets = targets.view(),
-                                        .loss_scale = loss_scale.view(),
-                                        .lse = lse.view(),
-                                        .dloss = dloss.view(),
-                                        .dh = {dh, add_dh},
-                                        .dw = {dw.view(), add_dw}});
-  }
-
-  Buffer h_wide;
-  Tensor h;  // rows are strided
-  Buffer w, targets, loss_scale, dloss, loss, lse, nll, dh_wide;
-  Tensor dh;  // strided too
-  Buffer dw;
-};
+using test::Targets;
 
 class LinearCrossEntropy : public testing::TestWithParam<Mode> {};
 INSTANTIATE_TEST_SUITE_P(BackEnds, LinearCrossEntropy, testing::Values(Mode::run, Mode::reference),
@@ -258,127 +190,6 @@ TEST_P(LinearCrossEntropy, NanIsNotLost) {
     set_element(c.w.view(), bad * 2, NAN);
     EXPECT_TRUE(std::isnan(c.forward(ctx))) << bad;
   }
-}
-
-struct Size {
-  int64_t N, D, V;
-};
-
-// Same inputs in both; the reference runs in f64.
-TEST(LinearCrossEntropyCpu, MatchesTheReference) {
-  CpuContext cpu, reference(Mode::reference);
-  for (const auto& [N, D, V] :
-       {Size{3, 2, 5}, Size{65, 33, 257}, Size{513, 48, 300}, Size{64, 192, 512}}) {
-    for (const double std : {0.3, 4.0}) {
-      Case want(DType::f64, N, D, V, Targets::some_ignored, std);
-      want.forward(reference);
-      want.backward(reference);
-      auto check = [&](const Tensor& got, const Tensor& w, double ulps, const char* what) {
-        const auto e = test::compare(got, w, ulps);
-        EXPECT_LE(e.worst, 1) << what << " " << N << " " << D << " " << V << ": " << e;
-      };
-      Case f64(DType::f64, N, D, V, Targets::some_ignored, std);
-      f64.forward(cpu);
-      f64.backward(cpu);
-      Case f32(DType::f32, N, D, V, Targets::some_ignored, std);
-      f32.forward(cpu);
-      f32.backward(cpu);
-      for (Case* c : {&f64, &f32}) {
-        // Each logit is a dot product of D <= 192 terms of size std: its error is below
-        // sqrt(D) eps std, which exp() turns into a relative one of dlogits; a gradient sums up to
-        // N or V such terms, whose errors average out.
-        const double ulps = 8 * std::max(1.0, std);
-        check(c->loss.view(), want.loss.view(), c == &f32 ? 2 * 5.4e8 : 16, "loss");
-        check(c->lse.view(), want.lse.view(), ulps, "lse");
-        check(c->nll.view(), want.nll.view(), ulps, "nll");
-        check(c->dh, want.dh, 4 * ulps, "dh");
-        check(c->dw.view(), want.dw.view(), 4 * ulps, "dw");
-      }
-    }
-  }
-}
-
-TEST(LinearCrossEntropyCpu, ThreadsChangeNoBit) {
-  for (const DType t : {DType::f32, DType::f64}) {
-    CpuContext one(Mode::run, 1), two(Mode::run, 2), five(Mode::run, 5);
-    Case a(t, 700, 24, 600), b(t, 700, 24, 600), c(t, 700, 24, 600);
-    a.forward(one), a.backward(one);
-    b.forward(two), b.backward(two);
-    c.forward(five), c.backward(five);
-    for (Case* x : {&b, &c}) {
-      EXPECT_EQ(0, std::memcmp(a.loss.view().data, x->loss.view().data, 8));
-      for (const auto& [p, q] : {std::pair{a.lse.view(), x->lse.view()},
-                                 {a.nll.view(), x->nll.view()},
-                                 {a.dw.view(), x->dw.view()},
-                                 {a.dh_wide.view().rows(0, 699), x->dh_wide.view().rows(0, 699)}})
-        for (int64_t i = 0; i < p.numel(); ++i)
-          if (p.rank == 1 || i % p.shape[1] < 24) ASSERT_EQ(element(p, i), element(q, i)) << i;
-    }
-  }
-}
-
-TEST(LinearCrossEntropyCpu, PlanKnowsThePeak) {
-  for (const Mode mode : {Mode::run, Mode::reference})
-    for (const int64_t N : {0, 5, 512, 700}) {
-      Case c(DType::f32, N, 24, 600);
-      CpuContext run(mode);
-      Arena plan_arena = Arena::plan(Device::cpu);
-      Context plan{.mode = Mode::plan, .arena = &plan_arena};
-      Case planned(DType::f32, N, 24, 600);
-      // Tensors of a plan have no memory.
-      for (Tensor* t : {&planned.h, &planned.dh}) t->data = nullptr;
-      c.forward(run), planned.forward(plan);
-      EXPECT_EQ(plan_arena.peak(), run.arena.peak());
-      c.backward(run), planned.backward(plan);
-      EXPECT_EQ(plan_arena.peak(), run.arena.peak());
-      EXPECT_EQ(run.arena.used(), 0);
-    }
-}
-
-std::string message_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-TEST(LinearCrossEntropyContract, SaysWhatIsWrong) {
-  CpuContext ctx;
-  auto expect = [](const std::string& message, const std::vector<std::string>& parts) {
-    for (const std::string& part : parts)
-      EXPECT_NE(message.find(part), std::string::npos) << "no '" << part << "' in: " << message;
-  };
-  for (const int32_t bad : {17, -2, 1 << 30}) {
-    Case c(DType::f32, 20, 6, 17);
-    c.targets.view().as<int32_t>()[11] = bad;
-    for (const std::string& m :
-         {message_of([&] { c.forward(ctx); }), message_of([&] { c.backward(ctx); })})
-      expect(m, {cat("target ", bad, " at row 11"), "0 to 16", "or -1"});
-  }
-  Case c(DType::f32, 20, 6, 17), other(DType::f64, 20, 6, 17);
-  const auto w = [&](Case& x) { return x.w.view(); };
-  LinearCrossEntropyForward f{.h = c.h,
-                              .w = w(other),
-                              .targets = c.targets.view(),
-                              .loss_scale = c.loss_scale.view(),
-                              .loss = c.loss.view(),
-                              .lse = c.lse.view(),
-                              .nll = {}};
-  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"w is f64 [17, 6]", "f32"});
-  f.w = w(c).columns(0, 5);
-  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }),
-         {"w is f32 [17, 5]", "[17, 6]"});
-  f.w = w(c);
-  f.lse = c.lse.view().rows(0, 19);
-  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"lse is f32 [19]", "[20]"});
-  f.lse = c.lse.view();
-  f.loss = c.nll.view().rows(0, 1);
-  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"loss is f32 [1]", "f64 [1]"});
-  f.loss = c.loss.view();
-  f.targets = c.nll.view();
-  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"targets is f32", "i32 [20]"});
 }
 
 }  // namespace
