@@ -8,16 +8,17 @@
 namespace sluice {
 
 // exp(x) without branches or calls, so that loops over it become SIMD. f32: x = n ln 2 + r with
-// |r| <= ln 2 / 2, a degree-6 polynomial, and the exponent put in by two exact factors so that
+// |r| <= ln 2 / 2, a degree-7 polynomial, and the exponent put in by two exact factors so that
 // results below the normal range still come out; within 2 ulp (tests/kernels/fast_math_test.cpp).
 // 0 below -104, infinity above 88.8, NaN stays NaN.
 inline float fast_exp(float x) {
-  float c = x < -104.0f ? -104.0f : x;
+  float c = x > -104.0f ? x : -104.0f;  // NaN too: its cast to an integer would be undefined
   c = c > 89.0f ? 89.0f : c;
   const float n = std::nearbyint(c * 1.44269504088896341f);
   float r = std::fma(n, -0.693359375f, c);  // ln 2 in two parts, the first exact in few bits
   r = std::fma(n, 2.12194440e-4f, r);
-  float p = 1.3981999507e-3f;
+  float p = 1.9875691500e-4f;
+  p = std::fma(p, r, 1.3981999507e-3f);
   p = std::fma(p, r, 8.3334519073e-3f);
   p = std::fma(p, r, 4.1665795894e-2f);
   p = std::fma(p, r, 1.6666665459e-1f);

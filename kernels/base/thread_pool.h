@@ -1,8 +1,8 @@
 // kernels/base/thread_pool.h -- a fixed set of threads for loops whose blocks do not share output.
 //
 // The blocks of a loop are the same whatever the number of threads, every block is computed by one
-// thread alone, and reductions across blocks are done by the caller in block order: so the number of
-// threads changes no bit of a result.
+// thread alone, and reductions across blocks are done by the caller in block order: so the number
+// of threads changes no bit of a result.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,9 @@ class ThreadPool {
 
   int threads() const;
 
-  // Runs body(0) ... body(blocks - 1), in any order, on the workers and the caller; returns when all
-  // are done. The first exception of a block is rethrown here. Not reentrant, one caller at a time.
+  // Runs body(0) ... body(blocks - 1), in any order, on the workers and the caller; returns when
+  // all are done. The first exception of a block is rethrown here. Not reentrant, one caller at a
+  // time.
   void parallel_for(int64_t blocks, const std::function<void(int64_t)>& body);
 
  private:

@@ -1,5 +1,5 @@
-// kernels/embedding/cpu.cpp -- forward by rows; backward by ranges of columns, so that no two threads
-// share an output and every sum keeps the order of the tokens.
+// kernels/embedding/cpu.cpp -- forward by rows; backward by ranges of columns, so that no two
+// threads share an output and every sum keeps the order of the tokens.
 #include <algorithm>
 #include <cstring>
 

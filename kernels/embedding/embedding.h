@@ -1,6 +1,7 @@
 // kernels/embedding/embedding.h -- rows of a table by token.
 //
-//   y[n] = table[tokens[n]]        dtable[v] = sum over n with tokens[n] == v of dy[n], in order of n
+//   y[n] = table[tokens[n]]        dtable[v] = sum over n with tokens[n] == v of dy[n], in order of
+//   n
 //
 // Dims: N tokens, V vocabulary, D width. T is f32 or f64 on the CPU.
 #pragma once

@@ -15,8 +15,8 @@ void embedding_forward(const Context&, const EmbeddingForward& a) {
 void embedding_backward(const Context&, const EmbeddingBackward& a) {
   for_float_type(a.dy, [&]<class T>(T) {
     const Tensor& out = a.dtable.t;
-    if (!a.dtable.add)
-      for (int64_t i = 0; i < out.numel(); ++i) out.as<T>()[i] = 0;
+    for (int64_t v = 0; !a.dtable.add && v < out.dim(0); ++v)
+      for (int64_t d = 0; d < out.dim(1); ++d) out.row<T>(v)[d] = 0;
     for (int64_t n = 0; n < a.dy.dim(0); ++n)
       for (int64_t d = 0; d < a.dy.dim(1); ++d)
         out.row<T>(a.tokens.as<int32_t>()[n])[d] += a.dy.row<T>(n)[d];

@@ -33,6 +33,7 @@ void gated_rmsnorm_backward(const Context& ctx, const GatedRmsNormBackward& a) {
   check_shape(a.dy, "dy", {N, H, C}, a.x);
   check_shape(a.dx.t, "dx", {N, H, C}, a.x);
   if (a.gate) check_shape(a.dgate.t, "dgate", {N, H, C}, a.x);
+  SLUICE_CHECK(a.gate || !a.dgate, "dgate is ", to_string(a.dgate.t), " and there is no gate");
   check_shape(a.dw.t, "dw", {C}, a.x);
   const int64_t blocks = (N + kGatedRmsNormBlockRows - 1) / kGatedRmsNormBlockRows;
   const ArenaTensor parts = scratch(ctx, a.x.dtype, {blocks, C});

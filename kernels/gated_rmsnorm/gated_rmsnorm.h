@@ -1,7 +1,8 @@
 // kernels/gated_rmsnorm/gated_rmsnorm.h -- KDA's output: a norm per head, then a gate.
 //
 //   r[n,h]   = 1 / sqrt(mean_c x[n,h,c]^2 + eps)
-//   y[n,h,c] = x[n,h,c] * r[n,h] * w[c] * act(gate[n,h,c])      act: sigmoid, or swish u * sigmoid(u)
+//   y[n,h,c] = x[n,h,c] * r[n,h] * w[c] * act(gate[n,h,c])      act: sigmoid, or swish u *
+//   sigmoid(u)
 //
 // With u = act(gate), e = dy * u: dx as in rmsnorm with e for dy; dw[c] = sum e * x * r;
 // dgate = dy * x * r * w * act'(gate).  Dims: N tokens, H heads, C channels of a head.

@@ -1,4 +1,5 @@
-// kernels/gated_rmsnorm/reference.cpp -- plain loops in the order of the formula; never optimised. In f64.
+// kernels/gated_rmsnorm/reference.cpp -- plain loops in the order of the formula; never optimised.
+// In f64.
 #include <cmath>
 #include <vector>
 

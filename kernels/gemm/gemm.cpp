@@ -24,8 +24,8 @@ void gemm(Transpose transpose_a, Transpose transpose_b, int64_t M, int64_t N, in
       for (int64_t n = 0; n < N; ++n) c[m * ldc + n] = beta == 0 ? 0 : beta * c[m * ldc + n];
     return;
   }
-  SLUICE_CHECK(std::max({M, N, K, lda, ldb, ldc}) <= std::numeric_limits<blasint>::max(), "gemm of ",
-               M, " x ", N, " x ", K, " is past the BLAS's index type");
+  SLUICE_CHECK(std::max({M, N, K, lda, ldb, ldc}) <= std::numeric_limits<blasint>::max(),
+               "gemm of ", M, " x ", N, " x ", K, " is past the BLAS's index type");
   hold_blas_to_one_thread();
   const auto ta = transpose_a == Transpose::yes ? CblasTrans : CblasNoTrans;
   const auto tb = transpose_b == Transpose::yes ? CblasTrans : CblasNoTrans;

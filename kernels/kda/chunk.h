@@ -1,47 +1,102 @@
 // kernels/kda/chunk.h -- one chunk of one value head in working memory: what both directions share.
 //
-// Rows i, j of a chunk of C <= 64 tokens; sub-blocks of 16 rows. G_i is the decay summed from the
-// chunk's start through token i, so G falls and every exponent below is G_later - G_earlier <= 0:
-// no factor can overflow, whatever the gate (README.md).
+// Rows i, j of a chunk of C <= 64 tokens. Log decays stay by token (g <= 0); the exponent of a
+// pair, sum of g over (j, i], is always summed from its own end and never taken as a difference of
+// long sums, so that a gate of -1000 somewhere costs its neighbours no digit (README.md).
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <new>
 #include <vector>
 
 #include "kernels/base/fast_math.h"
-#include "kernels/gemm/gemm.h"
 #include "kernels/kda/saved.h"
-#include "kernels/tensor/lanes.h"
 
 namespace sluice::kda {
 
-constexpr int64_t kSub = 16;  // rows of a sub-block
+// Uninitialised memory of one call's thread: arrays that start on cache lines.
+template <class T>
+class Workspace {
+ public:
+  explicit Workspace(int64_t elements)
+      : memory_(static_cast<T*>(::operator new(size_t(elements) * sizeof(T), kLine))),
+        left_(elements),
+        next_(memory_) {}
+  ~Workspace() { ::operator delete(memory_, kLine); }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
 
-// Within a sub-block whose decay stays under this, e^{G_i - G_j} is split into two factors anchored at
-// the middle row: exponents within +-kSafeRange, exact to rounding in f32. Beyond it, pair by pair.
-constexpr double kSafeRange = 40;
+  T* take(int64_t n) {
+    T* p = next_;
+    SLUICE_CHECK(rounded(n) <= left_, "takes ", n, " elements of ", left_);
+    next_ += rounded(n), left_ -= rounded(n);
+    return p;
+  }
+  static int64_t rounded(int64_t n) { return (n + 15) / 16 * 16; }
+
+ private:
+  static constexpr std::align_val_t kLine{64};
+  T* memory_;
+  int64_t left_;
+  T* next_;
+};
+
+// x . y in 64-byte lanes: written as vectors because compilers rarely find them in a sum.
+template <class T>
+inline T dot(const T* x, const T* y, int64_t n) {
+  constexpr int kLane = 64 / sizeof(T);
+  typedef T Lane __attribute__((vector_size(64)));
+  Lane sum = {};
+  int64_t i = 0;
+  for (; i + kLane <= n; i += kLane) {
+    Lane a, b;
+    std::memcpy(&a, x + i, sizeof a);
+    std::memcpy(&b, y + i, sizeof b);
+    sum += a * b;
+  }
+  T lane[kLane];
+  std::memcpy(lane, &sum, sizeof lane);
+  for (int l = 0; i < n; ++i, ++l) lane[l] += x[i] * y[i];
+  for (int half = kLane / 2; half > 0; half /= 2)
+    for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
+  return lane[0];
+}
+
+constexpr int64_t kAhead = 6;              // rows between asking for one and reading it
+constexpr int64_t kBlock = kKdaChunk / 2;  // rows, and columns, of the largest block of pairs
 
 template <class T>
 struct Chunk {
-  explicit Chunk(const Sizes& s)
+  Chunk(const Sizes& s, Workspace<T>& from)
       : K(s.K),
         V(s.V),
-        q(kKdaChunk * K),
-        k(kKdaChunk * K),
-        w(kKdaChunk * K),
-        rows(2 * kSub * K),
-        decay(kKdaChunk * K),
-        columns(kKdaChunk * K),
-        beta(kKdaChunk),
-        q_norm(kKdaChunk),
-        k_norm(kKdaChunk) {}
+        q(from.take(kKdaChunk * K)),
+        k(from.take(kKdaChunk * K)),
+        w(from.take(kKdaChunk * K)),
+        g(from.take(kKdaChunk * K)),
+        rows(from.take(2 * kBlock * K)),
+        row_decay(from.take(kBlock * K)),
+        columns(from.take(kBlock * K)),
+        column_decay(from.take(kBlock * K)),
+        sum(from.take(K)),
+        beta(from.take(kKdaChunk)),
+        q_norm(from.take(kKdaChunk)),
+        k_norm(from.take(kKdaChunk)) {}
+  static int64_t elements(const Sizes& s) {
+    return Workspace<T>::rounded(s.K) * (4 * kKdaChunk + 5 * kBlock + 1) + 3 * kKdaChunk;
+  }
 
   int64_t K, V, C = 0;
-  std::vector<T> q, k, w;         // [C, K]: scaled query, key, write key beta * k; q and k normalised
-  std::vector<T> rows;            // [2 * 16, K]: q rows then k rows of a sub-block, times a decay
-  std::vector<T> decay, columns;  // [C, K]: e^{anchor - G_j}, and w times it
-  std::vector<T> beta, q_norm, k_norm;  // [C]
+  T *q, *k, *w;     // [C, K] scaled query, key, write key beta * k; q and k normalised
+  T* g;             // [C, K] log decay of each token
+  T* rows;          // [2 * kBlock, K] q rows of a block of pairs, then its k rows, times row_decay
+  T* row_decay;     // [kBlock, K] e^{G_i - G_anchor}
+  T* columns;       // [kBlock, K] w rows of a block times column_decay
+  T* column_decay;  // [kBlock, K] e^{G_anchor - G_j}
+  T* sum;           // [K] a sum of g, or e to it
+  T *beta, *q_norm, *k_norm;  // [C]
 };
 
 // Number of the first chunk of each document, chunks being counted document by document.
@@ -54,7 +109,39 @@ inline std::vector<int64_t> first_chunks(const Tensor& cu_seqlens) {
   return first;
 }
 
-// Normalises q and k and takes beta of tokens n0 .. n0 + C.
+// The next four go over flat arrays: the shape of loop that compilers turn into vectors of exp.
+template <class T>
+void exp_all(T* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] = fast_exp(x[i]);
+}
+template <class T>
+void multiply(const T* x, const T* y, T* __restrict out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = x[i] * y[i];
+}
+template <class T>
+void multiply_into(const T* x, T* __restrict out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] *= x[i];
+}
+template <class T>
+void add(const T* x, const T* y, T* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = x[i] + y[i];
+}
+
+// Gate logits of C tokens, bias added, into y [C, K].
+template <class T, class Args>
+void gate_logits(const Args& a, const Sizes& s, int64_t n0, int64_t C, int64_t hv, T* y) {
+  const T* bias = a.dt_bias.template row<T>(hv);
+  for (int64_t i = 0; i < C; ++i)
+    add(a.g.template row<T>(n0 + i) + hv * s.K, bias, y + i * s.K, s.K);
+}
+
+// Asks for a row early: a head's rows lie a token's stride apart, which hardware does not foresee.
+template <class T>
+void prefetch(const T* row, int64_t n) {
+  for (int64_t e = 0; e < n; e += int64_t(64 / sizeof(T))) __builtin_prefetch(row + e);
+}
+
+// Tokens n0 .. n0 + C: norms, beta, log decays.
 template <class T, class Args>
 void load_chunk(const Args& a, const Sizes& s, int64_t n0, int64_t C, int64_t hv, Chunk<T>& c) {
   const int64_t K = s.K, h = hv / (s.HV / s.H);
@@ -63,76 +150,54 @@ void load_chunk(const Args& a, const Sizes& s, int64_t n0, int64_t C, int64_t hv
   for (int64_t i = 0; i < C; ++i) {
     const T* q = a.q.template row<T>(n0 + i) + h * K;
     const T* k = a.k.template row<T>(n0 + i) + h * K;
-    const T eps = T(kKdaNormEps);
-    const T rq = 1 / std::sqrt(lane_sum<T>(K, [&](int64_t d) { return q[d] * q[d]; }) + eps);
-    const T rk = 1 / std::sqrt(lane_sum<T>(K, [&](int64_t d) { return k[d] * k[d]; }) + eps);
+    if (i + kAhead < C) {
+      prefetch(q + kAhead * a.q.stride[0], K);
+      prefetch(k + kAhead * a.k.stride[0], K);
+      prefetch(a.g.template row<T>(n0 + i + kAhead) + hv * K, K);
+    }
+    const T rq = 1 / std::sqrt(dot(q, q, K) + T(kKdaNormEps));
+    const T rk = 1 / std::sqrt(dot(k, k, K) + T(kKdaNormEps));
     const T b = T(a.params.beta_max) * fast_sigmoid(a.beta.template row<T>(n0 + i)[hv]);
-    c.q_norm[size_t(i)] = rq;
-    c.k_norm[size_t(i)] = rk;
-    c.beta[size_t(i)] = b;
-    T *cq = &c.q[size_t(i * K)], *ck = &c.k[size_t(i * K)], *cw = &c.w[size_t(i * K)];
+    c.q_norm[i] = rq;
+    c.k_norm[i] = rk;
+    c.beta[i] = b;
+    T* __restrict cq = c.q + i * K, * __restrict ck = c.k + i * K, * __restrict cw = c.w + i * K;
     for (int64_t d = 0; d < K; ++d) {
       cq[d] = q[d] * rq * scale;
       ck[d] = k[d] * rk;
       cw[d] = ck[d] * b;
     }
   }
-}
-
-// G of the chunk's tokens into rows `G`, `stride` apart: gate law, then the running sum.
-template <class T, class Args>
-void load_decay(const Args& a, const Sizes& s, int64_t n0, int64_t C, int64_t hv, T* G,
-                int64_t stride) {
-  const int64_t K = s.K;
+  gate_logits(a, s, n0, C, hv, c.g);
   const T A = fast_exp(a.A_log.template as<T>()[hv]), lb = T(a.params.gate_lower_bound);
-  const T* bias = a.dt_bias.template row<T>(hv);
-  for (int64_t i = 0; i < C; ++i) {
-    const T* z = a.g.template row<T>(n0 + i) + hv * K;
-    T* g = G + i * stride;
-    if (a.params.gate == GateLaw::softplus)
-      for (int64_t d = 0; d < K; ++d) g[d] = -A * fast_softplus(z[d] + bias[d]);
-    else
-      for (int64_t d = 0; d < K; ++d) g[d] = lb * fast_sigmoid(A * (z[d] + bias[d]));
-    if (i > 0)
-      for (int64_t d = 0; d < K; ++d) g[d] += g[d - stride];
-  }
+  T* g = c.g;
+  if (a.params.gate == GateLaw::softplus)
+    for (int64_t e = 0; e < C * K; ++e) g[e] = -A * fast_softplus(g[e]);
+  else
+    for (int64_t e = 0; e < C * K; ++e) g[e] = lb * fast_sigmoid(A * g[e]);
 }
 
-// Factors of the pairs (i in the sub-block at `first`, j < end): rows[i] = x_i e^{G_i - G_anchor} for
-// q and k, decay[j] = e^{G_anchor - G_j}, columns[j] = w_j * decay[j].
+// decay[i] = e^{G_i}, the decay since the chunk began; out_q, out_k = q, k times it: Q+ and K+.
 template <class T>
-void pair_factors(Chunk<T>& c, const T* G, int64_t stride, int64_t first, int64_t count,
-                  int64_t begin, int64_t end, int64_t anchor) {
-  const int64_t K = c.K;
-  const T* at = G + anchor * stride;
-  for (int64_t i = 0; i < count; ++i) {
-    const T* g = G + (first + i) * stride;
-    const T *q = &c.q[size_t((first + i) * K)], *k = &c.k[size_t((first + i) * K)];
-    T *rq = &c.rows[size_t(i * K)], *rk = &c.rows[size_t((count + i) * K)];
-    for (int64_t d = 0; d < K; ++d) {
-      const T x = fast_exp(g[d] - at[d]);
-      rq[d] = q[d] * x;
-      rk[d] = k[d] * x;
-    }
-  }
-  for (int64_t j = begin; j < end; ++j) {
-    const T *g = G + j * stride, *w = &c.w[size_t(j * K)];
-    T *y = &c.decay[size_t(j * K)], *wy = &c.columns[size_t(j * K)];
-    for (int64_t d = 0; d < K; ++d) {
-      y[d] = fast_exp(at[d] - g[d]);
-      wy[d] = w[d] * y[d];
-    }
-  }
+void decay_from_start(const Chunk<T>& c, T* decay, T* out_q, T* out_k) {
+  const int64_t K = c.K, n = c.C * K;
+  std::memcpy(decay, c.g, size_t(K) * sizeof(T));
+  for (int64_t i = 1; i < c.C; ++i) add(decay + (i - 1) * K, c.g + i * K, decay + i * K, K);
+  exp_all(decay, n);
+  multiply(c.q, decay, out_q, n);
+  multiply(c.k, decay, out_k, n);
 }
 
-// Is the decay across rows first .. first + count - 1 small enough for the middle anchor?
+// decay[i] = e^{G_C - G_i}, out = w times it: K-; gamma = e^{G_C}.
 template <class T>
-bool middle_anchor_is_safe(const Chunk<T>& c, const T* G, int64_t stride, int64_t first,
-                           int64_t count) {
-  const T *a = G + first * stride, *b = G + (first + count - 1) * stride;
-  for (int64_t d = 0; d < c.K; ++d)
-    if (!(a[d] - b[d] <= T(kSafeRange))) return false;
-  return true;
+void decay_to_end(const Chunk<T>& c, T* decay, T* out, T* gamma) {
+  const int64_t K = c.K, n = c.C * K;
+  std::fill_n(decay + n - K, K, T(0));
+  for (int64_t i = c.C - 1; i > 0; --i) add(decay + i * K, c.g + i * K, decay + (i - 1) * K, K);
+  add(decay, c.g, gamma, K);
+  exp_all(gamma, K);
+  exp_all(decay, n);
+  multiply(c.w, decay, out, n);
 }
 
 }  // namespace sluice::kda

@@ -1,7 +1,10 @@
 // kernels/kda/cpu_forward.cpp -- chunked forward in the E-form: GEMMs, with one solve a chunk.
+#include <algorithm>
 #include <optional>
 
-#include "kernels/kda/chunk.h"
+#include "kernels/gemm/gemm.h"
+#include "kernels/kda/pairs.h"
+#include "kernels/kda/recurrent.h"
 #include "kernels/tensor/float_dispatch.h"
 
 namespace sluice::cpu {
@@ -10,114 +13,110 @@ using namespace kda;
 
 namespace {
 
-// L_ij = sum_d k_id w_jd e^{G_id - G_jd} (i > j), P_ij the same with q (i >= j): rows `ld` apart.
+// L_ij = sum_d k_id w_jd e^{G_id - G_jd} (i > j), P_ij the same with q (i >= j): rows of kKdaChunk.
+// P is 0 above the diagonal; L is undefined from the diagonal on.
 template <class T>
-void diagonal_scores(Chunk<T>& c, const T* G, int64_t gs, int64_t first, int64_t count, T* L, T* P,
-                     int64_t ld) {
-  const int64_t K = c.K;
-  if (middle_anchor_is_safe(c, G, gs, first, count)) {
-    pair_factors(c, G, gs, first, count, first, first + count, first + count / 2);
-    const T* columns = &c.columns[size_t(first * K)];
-    gemm<T>(Transpose::no, Transpose::yes, count, count, K, 1, c.rows.data(), K, columns, K, 0,
-            P + first * ld + first, ld);
-    gemm<T>(Transpose::no, Transpose::yes, count, count, K, 1, &c.rows[size_t(count * K)], K, columns,
-            K, 0, L + first * ld + first, ld);
-    return;
-  }
-  for (int64_t i = first; i < first + count; ++i)
-    for (int64_t j = first; j <= i; ++j) {
-      const T *gi = G + i * gs, *gj = G + j * gs;
-      const T *q = &c.q[size_t(i * K)], *k = &c.k[size_t(i * K)], *w = &c.w[size_t(j * K)];
-      P[i * ld + j] = lane_sum<T>(K, [&](int64_t d) { return q[d] * w[d] * fast_exp(gi[d] - gj[d]); });
-      L[i * ld + j] = lane_sum<T>(K, [&](int64_t d) { return k[d] * w[d] * fast_exp(gi[d] - gj[d]); });
+void scores(Chunk<T>& c, T* L, T* P) {
+  const int64_t K = c.K, ld = kKdaChunk;
+  for_pair_blocks(c, 0, c.C, [&](const PairBlock& b) {
+    const int64_t at = b.row * ld + b.column;
+    const T *q = c.rows, *k = c.rows + b.rows * K;
+    if (b.rows <= 4) {  // smaller than a GEMM's overhead
+      for (int64_t i = 0; i < b.rows; ++i)
+        for (int64_t j = 0; j < b.columns; ++j) {
+          P[at + i * ld + j] = dot(q + i * K, c.columns + j * K, K);
+          L[at + i * ld + j] = dot(k + i * K, c.columns + j * K, K);
+        }
+      return;
     }
+    gemm<T>(Transpose::no, Transpose::yes, b.rows, b.columns, K, 1, q, K, c.columns, K, 0, P + at,
+            ld);
+    gemm<T>(Transpose::no, Transpose::yes, b.rows, b.columns, K, 1, k, K, c.columns, K, 0, L + at,
+            ld);
+  });
+  for (int64_t i = 0; i < c.C; ++i) std::fill(P + i * ld + i + 1, P + i * ld + c.C, T(0));
 }
 
 template <class T>
-void scores(Chunk<T>& c, const T* G, int64_t gs, T* L, T* P, int64_t ld) {
-  for (int64_t first = 0; first < c.C; first += kSub) {
-    const int64_t count = std::min(c.C - first, kSub);
-    if (first > 0) {  // all earlier columns, anchored at this sub-block's first row
-      pair_factors(c, G, gs, first, count, 0, first, first);
-      gemm<T>(Transpose::no, Transpose::yes, count, first, c.K, 1, c.rows.data(), c.K,
-              c.columns.data(), c.K, 0, P + first * ld, ld);
-      gemm<T>(Transpose::no, Transpose::yes, count, first, c.K, 1, &c.rows[size_t(count * c.K)], c.K,
-              c.columns.data(), c.K, 0, L + first * ld, ld);
-    }
-    diagonal_scores(c, G, gs, first, count, L, P, ld);
-    for (int64_t i = first; i < first + count; ++i)  // the upper part holds no score
-      for (int64_t j = i + 1; j < c.C; ++j) P[i * ld + j] = 0;
-  }
-}
+struct Work {
+  explicit Work(const Sizes& s)
+      : memory(Chunk<T>::elements(s) + 3 * kKdaChunk * Workspace<T>::rounded(s.K)),
+        c(s, memory),
+        a(memory.take(kKdaChunk * s.K)),
+        b(memory.take(kKdaChunk * s.K)),
+        decay(memory.take(kKdaChunk * s.K)) {}
 
-// Where a chunk's rows are kept: token `row` on, value head `head` of `saved`.
-template <class T>
-struct Place {
-  const Saved<T>& saved;
-  int64_t row, head;
+  Workspace<T> memory;
+  Chunk<T> c;
+  T *a, *b, *decay;  // [C, K]
 };
 
-// One chunk, tokens n0 on of value head hv: E, O and the state after it.
+// Where a chunk's E, L and P go: in `saved` for backward, or in one chunk's worth of memory.
 template <class T>
-void chunk_forward(const KdaForward& a, const Sizes& s, Chunk<T>& c, int64_t n0, int64_t hv,
-                   const Place<T>& at, T* S, std::vector<T>& with_decay) {
-  const int64_t K = c.K, V = c.V, C = c.C, HV = at.saved.size.HV;
-  const int64_t ks = HV * K, vs = HV * V, cs = HV * kKdaChunk;
-  T *G = at.saved.g(at.row, at.head), *E = at.saved.e(at.row, at.head);
-  T *L = at.saved.l(at.row, at.head), *P = at.saved.p(at.row, at.head);
-  load_chunk(a, s, n0, C, hv, c);
-  load_decay(a, s, n0, C, hv, G, ks);
-  scores(c, G, ks, L, P, cs);
+struct Kept {
+  T *E, *L, *P;
+};
 
-  for (int64_t i = 0; i < C; ++i) {  // k e^G, then q e^G behind
-    const T* g = G + i * ks;
-    T *kp = &with_decay[size_t(i * K)], *qp = &with_decay[size_t((kKdaChunk + i) * K)];
-    for (int64_t d = 0; d < K; ++d) {
-      const T x = fast_exp(g[d]);
-      kp[d] = c.k[size_t(i * K + d)] * x;
-      qp[d] = c.q[size_t(i * K + d)] * x;
-    }
-    std::copy_n(a.v.row<T>(n0 + i) + hv * V, V, E + i * vs);
-  }
+// One chunk, tokens n0 .. n0 + C of value head hv: E, O, and S [K, V] taken to the state after it.
+template <class T>
+void chunk_forward(const KdaForward& a, const Sizes& s, Work<T>& w, int64_t n0, int64_t C,
+                   int64_t hv, const Kept<T>& to, T* S) {
+  Chunk<T>& c = w.c;
+  const int64_t K = c.K, V = c.V, ld = kKdaChunk;
+  load_chunk(a, s, n0, C, hv, c);
+  scores(c, to.L, to.P);
+
+  decay_from_start(c, w.decay, w.a, w.b);
+  for (int64_t i = 0; i < C; ++i) std::copy_n(a.v.row<T>(n0 + i) + hv * V, V, to.E + i * V);
+  gemm<T>(Transpose::no, Transpose::no, C, V, K, -1, w.b, K, S, V, 1, to.E, V);
+  solve_unit_lower<T>(Transpose::no, C, V, to.L, ld, to.E, V);
+
   T* O = a.o.row<T>(n0) + hv * V;
   const int64_t os = a.o.stride[0];
-  gemm<T>(Transpose::no, Transpose::no, C, V, K, -1, with_decay.data(), K, S, V, 1, E, vs);
-  solve_unit_lower<T>(Transpose::no, C, V, L, cs, E, vs);
-  gemm<T>(Transpose::no, Transpose::no, C, V, K, 1, &with_decay[size_t(kKdaChunk * K)], K, S, V, 0, O, os);
-  gemm<T>(Transpose::no, Transpose::no, C, V, C, 1, P, cs, E, vs, 1, O, os);
-
-  const T* last = G + (C - 1) * ks;  // S' = e^{G_C} S + (w e^{G_C - G})^T E
-  for (int64_t i = 0; i < C; ++i)
-    for (int64_t d = 0; d < K; ++d)
-      with_decay[size_t(i * K + d)] = c.w[size_t(i * K + d)] * fast_exp(last[d] - (G + i * ks)[d]);
-  for (int64_t d = 0; d < K; ++d) {
-    const T gamma = fast_exp(last[d]);
-    for (int64_t j = 0; j < V; ++j) S[d * V + j] *= gamma;
+  gemm<T>(Transpose::no, Transpose::no, C, V, K, 1, w.a, K, S, V, 0, O, os);
+  for (int64_t i = 0; i < C; i += kBlock) {  // P is lower triangular
+    const int64_t rows = std::min(C - i, kBlock);
+    gemm<T>(Transpose::no, Transpose::no, rows, V, i + rows, 1, to.P + i * ld, ld, to.E, V, 1,
+            O + i * os, os);
   }
-  gemm<T>(Transpose::yes, Transpose::no, K, V, C, 1, with_decay.data(), K, E, vs, 1, S, V);
+
+  decay_to_end(c, w.decay, w.b, c.sum);  // S' = gamma S + K-^T E
+  for (int64_t d = 0; d < K; ++d)
+    for (int64_t j = 0; j < V; ++j) S[d * V + j] *= c.sum[d];
+  gemm<T>(Transpose::yes, Transpose::no, K, V, C, 1, w.b, K, to.E, V, 1, S, V);
 }
 
-// One value head of one document. Without `saved`, one chunk's worth of memory serves every chunk.
+// One value head of one document; its state is kept where it ends, or in memory of its own.
 template <class T>
 void head_forward(const KdaForward& a, const Sizes& s, int64_t doc, int64_t hv, int64_t first_chunk,
                   const std::optional<Saved<T>>& saved) {
   const int32_t* cu = a.cu_seqlens.as<int32_t>();
-  const int64_t state = s.K * s.V;
-  std::vector<T> S(size_t(state), T(0)), with_decay(size_t(2 * kKdaChunk * s.K));
-  if (a.initial_state) std::copy_n(a.initial_state.row<T>(doc) + hv * state, state, S.data());
+  const int64_t begin = cu[doc], end = cu[doc + 1], state = s.K * s.V;
+  if (begin == end && !a.final_state) return;
 
-  Chunk<T> c(s);
-  const Sizes one{kKdaChunk, 0, 1, 1, s.K, s.V};
-  std::vector<T> memory(saved ? 0 : size_t(one.elements()));
-  const Saved<T> local = saved ? *saved : Saved<T>(memory.data(), one);
+  const int64_t kept = kKdaChunk * (Workspace<T>::rounded(s.V) + 2 * kKdaChunk);
+  Workspace<T> memory(Workspace<T>::rounded(a.final_state ? 0 : state) + (saved ? 0 : kept));
+  T* S = a.final_state ? a.final_state.row<T>(doc) + hv * state : memory.take(state);
+  const T* from = a.initial_state ? a.initial_state.row<T>(doc) + hv * state : nullptr;
+  if (!from)
+    std::fill_n(S, state, T(0));
+  else if (from != S)
+    std::copy_n(from, state, S);
+  if (!saved && end - begin < kShort) return recurrent_forward<T>(a, s, begin, end, hv, S);
+
+  Work<T> w(s);
+  Kept<T> to{};
+  if (!saved)
+    to = {memory.take(kKdaChunk * s.V), memory.take(kKdaChunk * kKdaChunk),
+          memory.take(kKdaChunk * kKdaChunk)};
   int64_t chunk = first_chunk;
-  for (int64_t n0 = cu[doc]; n0 < cu[doc + 1]; n0 += kKdaChunk, ++chunk) {
-    c.C = std::min<int64_t>(cu[doc + 1] - n0, kKdaChunk);
-    if (saved) std::copy_n(S.data(), state, saved->s(chunk, hv));
-    const Place<T> at{local, saved ? n0 : 0, saved ? hv : 0};
-    chunk_forward<T>(a, s, c, n0, hv, at, S.data(), with_decay);
+  for (int64_t n0 = begin; n0 < end; n0 += kKdaChunk, ++chunk) {
+    if (saved) {
+      std::copy_n(S, state, saved->s(chunk, hv));
+      to = {saved->e(n0, hv), saved->l(n0, hv), saved->p(n0, hv)};
+    }
+    chunk_forward<T>(a, s, w, n0, std::min(end - n0, kKdaChunk), hv, to, S);
   }
-  if (a.final_state) std::copy_n(S.data(), state, a.final_state.row<T>(doc) + hv * state);
 }
 
 }  // namespace

@@ -16,7 +16,10 @@ void kda_backward(const Context& ctx, const KdaBackward& a, Tensor parts);
 
 template <class Args>
 static void check_inputs(const Context& ctx, const Args& a) {
+  SLUICE_CHECK(a.q.rank == 3 && a.v.rank == 3 && a.cu_seqlens.rank == 1, "q is ", to_string(a.q),
+               ", v ", to_string(a.v), ", cu_seqlens ", to_string(a.cu_seqlens));
   const auto [N, documents, H, HV, K, V] = kda::sizes_of(a);
+  SLUICE_CHECK(H > 0 && HV > 0 && K > 0 && V > 0, "q is ", to_string(a.q), ", v ", to_string(a.v));
   check_shape(a.q, "q", {N, H, K}, a.q.dtype, ctx.device);
   check_shape(a.k, "k", {N, H, K}, a.q);
   check_shape(a.v, "v", {N, HV, V}, a.q);
@@ -50,9 +53,8 @@ void kda_forward(const Context& ctx, const KdaForward& a) {
 void kda_backward(const Context& ctx, const KdaBackward& a) {
   check_inputs(ctx, a);
   const auto [N, documents, H, HV, K, V] = kda::sizes_of(a);
-  const int64_t saved = ctx.mode == Mode::reference
-                            ? 0
-                            : kda::sizes_of(a).elements() * size_of(a.q.dtype);
+  const int64_t saved =
+      ctx.mode == Mode::reference ? 0 : kda::sizes_of(a).elements() * size_of(a.q.dtype);
   check_shape(a.saved, "saved", {saved}, DType::u8, ctx.device);
   check_shape(a.d_o, "d_o", {N, HV, V}, a.q);
   if (a.dfinal_state) check_shape(a.dfinal_state, "dfinal_state", {documents, HV, K, V}, a.q);

@@ -7,7 +7,8 @@
 //   S <- diag(exp g) S;   S <- S + b kn (v - S^T kn)^T;   o = K^-1/2 S^T qn
 //
 // Source: Kimi Linear, arXiv:2510.26692; chunked form, backward and numerics in README.md.
-// Dims:   N tokens, H query/key heads, HV value heads (a multiple of H: value head i reads query head
+// Dims:   N tokens, H query/key heads, HV value heads (a multiple of H: value head i reads query
+// head
 //         i / (HV / H)), K key dim, V value dim, documents = cu_seqlens.dim(0) - 1.
 // Types:  T is f32 or f64 on the CPU. Rows (dim 0) of [N, ..] tensors may be strided.
 #pragma once
@@ -41,12 +42,12 @@ struct KdaForward {
 
 struct KdaBackward {
   Tensor q, k, v, g, beta, A_log, dt_bias, cu_seqlens, initial_state, saved;  // as in forward
-  Tensor d_o;            // in  [N, HV, V] T
-  Tensor dfinal_state;   // in  [documents, HV, K, V] T, optional
-  Grad dq, dk;           // out [N, H, K]
-  Grad dv, dg, dbeta;    // out [N, HV, V], [N, HV, K], [N, HV]
-  Grad dA_log, ddt_bias; // out [HV], [HV, K]
-  Grad dinitial_state;   // out [documents, HV, K, V], optional
+  Tensor d_o;                                                                 // in  [N, HV, V] T
+  Tensor dfinal_state;    // in  [documents, HV, K, V] T, optional
+  Grad dq, dk;            // out [N, H, K]
+  Grad dv, dg, dbeta;     // out [N, HV, V], [N, HV, K], [N, HV]
+  Grad dA_log, ddt_bias;  // out [HV], [HV, K]
+  Grad dinitial_state;    // out [documents, HV, K, V], optional
   KdaParams params;
 };
 

@@ -114,11 +114,11 @@ static void gate_backward(const KdaBackward& a, const kda::Sizes& s, const Token
     double dy, dA;
     if (a.params.gate == GateLaw::softplus) {
       dy = -A * sigmoid(y) * dg[size_t(d)];
-      dA = dg[size_t(d)] * t.g[size_t(d)];
+      dA = dg[size_t(d)] == 0 ? 0 : dg[size_t(d)] * t.g[size_t(d)];  // not 0 * infinity
     } else {
       const double p = sigmoid(A * y), dz = dg[size_t(d)] * lb * p * (1 - p);
       dy = A * dz;
-      dA = dz == 0 ? 0 : dz * A * y;  // not 0 * infinity
+      dA = dz == 0 ? 0 : dz * A * y;
     }
     put(a.dg.t.row<T>(n)[hv * s.K + d], T(dy), a.dg.add);
     parts[d] = T(parts[d] + dy);
@@ -128,8 +128,8 @@ static void gate_backward(const KdaBackward& a, const kda::Sizes& s, const Token
 
 // The step back through one token. D is dL/dS after it on entry, before it on return.
 template <class T>
-static void token_backward(const KdaBackward& a, const kda::Sizes& s, int64_t n, int64_t hv,
-                           Vec S, Vec& D, T* parts) {
+static void token_backward(const KdaBackward& a, const kda::Sizes& s, int64_t n, int64_t hv, Vec S,
+                           Vec& D, T* parts) {
   const int64_t K = s.K, V = s.V, group = s.HV / s.H, h = hv / group;
   const Token t = load<T>(a, s, n, hv);
   const Vec e = decay_and_predict(t, S, K, V);
@@ -161,8 +161,7 @@ static void token_backward(const KdaBackward& a, const kda::Sizes& s, int64_t n,
   const bool later = hv % group != 0;  // of the value heads that share a query head
   norm_backward(a.q.row<T>(n) + h * K, t.q_norm, dq, a.dq.t.row<T>(n) + h * K, a.dq.add || later);
   norm_backward(a.k.row<T>(n) + h * K, t.k_norm, dk, a.dk.t.row<T>(n) + h * K, a.dk.add || later);
-  for (int64_t j = 0; j < V; ++j)
-    put(a.dv.t.row<T>(n)[hv * V + j], T(de[size_t(j)]), a.dv.add);
+  for (int64_t j = 0; j < V; ++j) put(a.dv.t.row<T>(n)[hv * V + j], T(de[size_t(j)]), a.dv.add);
   put(a.dbeta.t.row<T>(n)[hv], T(db * t.b * (1 - t.b / a.params.beta_max)), a.dbeta.add);
   gate_backward<T>(a, s, t, n, hv, dg, parts);
 }

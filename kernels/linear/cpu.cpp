@@ -16,8 +16,9 @@ void linear_forward(const Context& ctx, const LinearForward& a) {
   for_float_type(a.x, [&]<class T>(T) {
     parallel_for(ctx, tiles_n * tiles_f, [&](int64_t tile) {
       const int64_t n = tile / tiles_f * kRows, f = tile % tiles_f * kOutputs;
-      gemm<T>(Transpose::no, Transpose::yes, std::min(N - n, kRows), std::min(F - f, kOutputs), D, 1,
-              a.x.row<T>(n), a.x.stride[0], a.w.row<T>(f), D, 0, a.y.row<T>(n) + f, a.y.stride[0]);
+      gemm<T>(Transpose::no, Transpose::yes, std::min(N - n, kRows), std::min(F - f, kOutputs), D,
+              1, a.x.row<T>(n), a.x.stride[0], a.w.row<T>(f), a.w.stride[0], 0, a.y.row<T>(n) + f,
+              a.y.stride[0]);
     });
   });
 }
@@ -30,14 +31,14 @@ void linear_backward(const Context& ctx, const LinearBackward& a) {
     parallel_for(ctx, tiles_f + tiles_n, [&](int64_t tile) {
       if (tile < tiles_f) {  // dw first: its tiles are the longest
         const int64_t f = tile * kOutputs;
-        gemm<T>(Transpose::yes, Transpose::no, std::min(F - f, kOutputs), D, N, 1,
-                a.dy.as<T>() + f, a.dy.stride[0], a.x.as<T>(), a.x.stride[0], a.dw.add ? 1 : 0,
-                a.dw.t.row<T>(f), D);
+        gemm<T>(Transpose::yes, Transpose::no, std::min(F - f, kOutputs), D, N, 1, a.dy.as<T>() + f,
+                a.dy.stride[0], a.x.as<T>(), a.x.stride[0], a.dw.add ? 1 : 0, a.dw.t.row<T>(f),
+                a.dw.t.stride[0]);
         return;
       }
       const int64_t n = (tile - tiles_f) * kRows;
       gemm<T>(Transpose::no, Transpose::no, std::min(N - n, kRows), D, F, 1, a.dy.row<T>(n),
-              a.dy.stride[0], a.w.as<T>(), D, a.dx.add ? 1 : 0, a.dx.t.row<T>(n),
+              a.dy.stride[0], a.w.as<T>(), a.w.stride[0], a.dx.add ? 1 : 0, a.dx.t.row<T>(n),
               a.dx.t.stride[0]);
     });
   });

@@ -2,7 +2,8 @@
 //
 //   dx = dy w        dw = dy^T x
 //
-// Dims: N tokens, D inputs, F outputs. T is f32 or f64 on the CPU. Rows of x, y, dy, dx may be strided.
+// Dims: N tokens, D inputs, F outputs. T is f32 or f64 on the CPU. Rows of every matrix may be
+// strided.
 #pragma once
 
 #include "kernels/tensor/context.h"

@@ -113,7 +113,8 @@ void head_backward(const MlaBackward& a, const Sizes& s, int64_t doc, int64_t h,
   const Head<T> head(a, s, doc, h);
   const int64_t width = s.nope + s.rope, os = a.d_o.stride[0];
   std::vector<T> p(kTile * kTile), ds(kTile * kTile);
-  std::vector<T> dq(head.q.size()), dk(head.k.size()), dv(size_t(head.nk * s.V)), delta(size_t(head.nq));
+  std::vector<T> dq(head.q.size()), dk(head.k.size()), dv(size_t(head.nk * s.V)),
+      delta(size_t(head.nq));
   const T* d_o = a.d_o.row<T>(head.q0) + h * s.V;
   for (int64_t i = 0; i < head.nq; ++i) {
     const T *x = d_o + i * os, *o = a.o.row<T>(head.q0 + i) + h * s.V;

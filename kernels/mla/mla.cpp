@@ -17,8 +17,9 @@ void mla_backward(const Context& ctx, const MlaBackward& a, Tensor dk_rope_by_he
 template <class Args>
 static void check_inputs(const Context& ctx, const Args& a) {
   const mla::Sizes s = mla::sizes_of(a);
-  SLUICE_CHECK(s.nope >= 0 && s.V > 0, "q is ", to_string(a.q), ", kv ", to_string(a.kv), ", o ",
-               to_string(a.o), ": no split into nope, rope and value columns");
+  SLUICE_CHECK(s.nope >= 0 && s.rope >= 0 && s.nope + s.rope > 0 && s.V > 0, "q is ",
+               to_string(a.q), ", kv ", to_string(a.kv), ", o ", to_string(a.o),
+               ": no split into nope, rope and value columns");
   check_shape(a.q, "q", {s.Nq, s.H, s.nope + s.rope}, a.q.dtype, ctx.device);
   check_shape(a.kv, "kv", {s.Nk, s.H, s.nope + s.V}, a.q);
   if (s.rope > 0) check_shape(a.k_rope, "k_rope", {s.Nk, s.rope}, a.q);
@@ -30,7 +31,8 @@ static void check_inputs(const Context& ctx, const Args& a) {
   check_cu_seqlens(ctx, a.cu_seqlens_k, s.Nk, "cu_seqlens_k");
   check_shape(a.cu_seqlens_k, "cu_seqlens_k", {s.documents + 1}, a.cu_seqlens_q);
   if (ctx.mode == Mode::plan || ctx.device != Device::cpu) return;
-  const int32_t *q = a.cu_seqlens_q.template as<int32_t>(), *k = a.cu_seqlens_k.template as<int32_t>();
+  const int32_t *q = a.cu_seqlens_q.template as<int32_t>(),
+                *k = a.cu_seqlens_k.template as<int32_t>();
   for (int64_t d = 0; d < s.documents; ++d)
     SLUICE_CHECK(q[d + 1] - q[d] <= k[d + 1] - k[d], "document ", d, " has ", q[d + 1] - q[d],
                  " queries and ", k[d + 1] - k[d], " keys");

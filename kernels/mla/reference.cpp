@@ -34,7 +34,8 @@ static double dot(const Vec& a, const Vec& b) {
 // body(doc, query row, its position, first key row) for every query.
 template <class Args, class Body>
 static void for_queries(const Args& a, const mla::Sizes& s, Body body) {
-  const int32_t *cq = a.cu_seqlens_q.template as<int32_t>(), *ck = a.cu_seqlens_k.template as<int32_t>();
+  const int32_t *cq = a.cu_seqlens_q.template as<int32_t>(),
+                *ck = a.cu_seqlens_k.template as<int32_t>();
   for (int64_t doc = 0; doc < s.documents; ++doc) {
     const int64_t before = (ck[doc + 1] - ck[doc]) - (cq[doc + 1] - cq[doc]);
     for (int64_t n = cq[doc]; n < cq[doc + 1]; ++n) body(n, before + n - cq[doc], int64_t(ck[doc]));
@@ -97,7 +98,8 @@ void mla_backward(const Context&, const MlaBackward& a, Tensor) {
           }
         }
         if (a.rope_theta > 0) mla::rotate(dq.data() + s.nope, s.rope, position, a.rope_theta, -1);
-        for (int64_t d = 0; d < kw; ++d) put(a.dq.t.row<T>(n)[h * kw + d], T(dq[size_t(d)]), a.dq.add);
+        for (int64_t d = 0; d < kw; ++d)
+          put(a.dq.t.row<T>(n)[h * kw + d], T(dq[size_t(d)]), a.dq.add);
       }
     });
     const int32_t* ck = a.cu_seqlens_k.as<int32_t>();
@@ -106,11 +108,13 @@ void mla_backward(const Context&, const MlaBackward& a, Tensor) {
         Vec shared(size_t(s.rope), 0);
         for (int64_t h = 0; h < s.H; ++h) {
           Vec& k = dk[size_t(n * s.H + h)];
-          if (a.rope_theta > 0) mla::rotate(k.data() + s.nope, s.rope, n - ck[doc], a.rope_theta, -1);
+          if (a.rope_theta > 0)
+            mla::rotate(k.data() + s.nope, s.rope, n - ck[doc], a.rope_theta, -1);
           for (int64_t d = 0; d < s.nope; ++d)
             put(a.dkv.t.row<T>(n)[h * vw + d], T(k[size_t(d)]), a.dkv.add);
           for (int64_t e = 0; e < s.V; ++e)
-            put(a.dkv.t.row<T>(n)[h * vw + s.nope + e], T(dv[size_t(n * s.H + h)][size_t(e)]), a.dkv.add);
+            put(a.dkv.t.row<T>(n)[h * vw + s.nope + e], T(dv[size_t(n * s.H + h)][size_t(e)]),
+                a.dkv.add);
           for (int64_t d = 0; d < s.rope; ++d) shared[size_t(d)] += k[size_t(s.nope + d)];
         }
         for (int64_t d = 0; d < s.rope; ++d)

@@ -14,8 +14,8 @@ struct Sizes {
 template <class Args>
 Sizes sizes_of(const Args& a) {
   const int64_t V = a.o.dim(2), nope = a.kv.dim(2) - V;
-  return {a.q.dim(0), a.kv.dim(0), a.q.dim(1), nope, a.q.dim(2) - nope, V,
-          a.cu_seqlens_q.dim(0) - 1};
+  return {
+      a.q.dim(0), a.kv.dim(0), a.q.dim(1), nope, a.q.dim(2) - nope, V, a.cu_seqlens_q.dim(0) - 1};
 }
 
 // Rotates the pairs of x [rope] for position t, in place; `direction` -1 turns a cotangent back.

@@ -1,4 +1,5 @@
-// kernels/rmsnorm/reference.cpp -- plain loops in the order of the formula; never optimised. Sums in f64.
+// kernels/rmsnorm/reference.cpp -- plain loops in the order of the formula; never optimised. Sums
+// in f64.
 #include <cmath>
 #include <vector>
 

@@ -3,9 +3,9 @@
 
 namespace sluice {
 
-#define SLUICE_RMSNORM_BACKEND(backend)                                            \
-  namespace backend {                                                              \
-  void rmsnorm_forward(const Context& ctx, const RmsNormForward& a);               \
+#define SLUICE_RMSNORM_BACKEND(backend)                                              \
+  namespace backend {                                                                \
+  void rmsnorm_forward(const Context& ctx, const RmsNormForward& a);                 \
   void rmsnorm_backward(const Context& ctx, const RmsNormBackward& a, Tensor parts); \
   }
 SLUICE_RMSNORM_BACKEND(cuda)

@@ -35,6 +35,6 @@ void rmsnorm_forward(const Context& ctx, const RmsNormForward& a);
 void rmsnorm_backward(const Context& ctx, const RmsNormBackward& a);
 
 // Rows whose part of dw is summed on its own; the parts are then added in order.
-constexpr int64_t kRmsNormBlockRows = 64;
+constexpr int64_t kRmsNormBlockRows = 16;
 
 }  // namespace sluice

@@ -1,4 +1,5 @@
-// kernels/short_conv/reference.cpp -- plain loops in the order of the formula; never optimised. In f64.
+// kernels/short_conv/reference.cpp -- plain loops in the order of the formula; never optimised. In
+// f64.
 #include <cmath>
 #include <vector>
 

@@ -5,11 +5,11 @@ namespace sluice {
 
 namespace cpu {
 void short_conv_forward(const Context& ctx, const ShortConvForward& a);
-void short_conv_backward(const Context& ctx, const ShortConvBackward& a, Tensor dz);
+void short_conv_backward(const Context& ctx, const ShortConvBackward& a, Tensor dw_parts);
 }  // namespace cpu
 namespace reference {
 void short_conv_forward(const Context& ctx, const ShortConvForward& a);
-void short_conv_backward(const Context& ctx, const ShortConvBackward& a, Tensor dz);
+void short_conv_backward(const Context& ctx, const ShortConvBackward& a, Tensor dw_parts);
 }  // namespace reference
 
 template <class Args>
@@ -40,9 +40,10 @@ void short_conv_backward(const Context& ctx, const ShortConvBackward& a) {
   check_shape(a.dx.t, "dx", {N, C}, a.x);
   check_shape(a.dw.t, "dw", {C, W}, a.x);
   if (a.dinitial_state) check_shape(a.dinitial_state.t, "dinitial_state", {S, C, W - 1}, a.x);
-  const ArenaTensor dz = scratch(ctx, a.x.dtype, {N, C});
+  const int64_t blocks = (N + kShortConvRows - 1) / kShortConvRows;
+  const ArenaTensor dw_parts = scratch(ctx, a.x.dtype, {blocks, W, C});
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(short_conv_backward, ctx, a, dz.view());
+  SLUICE_DISPATCH_CPU(short_conv_backward, ctx, a, dw_parts.view());
 }
 
 }  // namespace sluice

@@ -33,6 +33,7 @@ void short_conv_forward(const Context& ctx, const ShortConvForward& a);
 void short_conv_backward(const Context& ctx, const ShortConvBackward& a);
 
 constexpr int64_t kShortConvMaxWidth = 8;
-constexpr int64_t kShortConvChannels = 64;  // a block: one thread's share, all tokens of it in order
+constexpr int64_t kShortConvRows =
+    256;  // a block of rows: dw is summed within it, then over blocks
 
 }  // namespace sluice

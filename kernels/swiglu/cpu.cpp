@@ -14,7 +14,7 @@ void swiglu_forward(const Context& ctx, const SwigluForward& a) {
   for_float_type(a.y, [&]<class T>(T) {
     parallel_for(ctx, (N + kRows - 1) / kRows, [&](int64_t block) {
       for (int64_t n = block * kRows; n < std::min(N, (block + 1) * kRows); ++n) {
-        const T *__restrict g = a.gate_up.row<T>(n), *__restrict u = g + F;
+        const T* __restrict g = a.gate_up.row<T>(n), * __restrict u = g + F;
         T* __restrict y = a.y.row<T>(n);
         for (int64_t f = 0; f < F; ++f) y[f] = fast_silu(g[f]) * u[f];
       }
@@ -27,9 +27,9 @@ void swiglu_backward(const Context& ctx, const SwigluBackward& a) {
   for_float_type(a.dy, [&]<class T>(T) {
     parallel_for(ctx, (N + kRows - 1) / kRows, [&](int64_t block) {
       for (int64_t n = block * kRows; n < std::min(N, (block + 1) * kRows); ++n) {
-        const T *__restrict g = a.gate_up.row<T>(n), *__restrict u = g + F;
+        const T* __restrict g = a.gate_up.row<T>(n), * __restrict u = g + F;
         const T* __restrict dy = a.dy.row<T>(n);
-        T *__restrict dg = a.dgate_up.t.row<T>(n), *__restrict du = dg + F;
+        T* __restrict dg = a.dgate_up.t.row<T>(n), * __restrict du = dg + F;
         const bool add = a.dgate_up.add;
         for (int64_t f = 0; f < F; ++f) {
           const T s = fast_sigmoid(g[f]);

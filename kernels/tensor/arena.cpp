@@ -43,8 +43,8 @@ int64_t Arena::take(int64_t bytes) {
     free_.erase(fit);
     if (rest > 0) free_[offset + bytes] = rest;
   } else {
-    SLUICE_CHECK(planning() || end_ + bytes <= capacity_, "the arena holds ", capacity_,
-                 " bytes, ", used_, " are in use, and no free range has ", bytes);
+    SLUICE_CHECK(planning() || end_ + bytes <= capacity_, "the arena holds ", capacity_, " bytes, ",
+                 used_, " are in use, and no free range has ", bytes);
     end_ += bytes;
   }
   taken_[offset] = bytes;

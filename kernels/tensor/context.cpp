@@ -15,9 +15,7 @@ void parallel_for(const Context& ctx, int64_t blocks, const std::function<void(i
 
 int64_t check_cu_seqlens(const Context& ctx, const Tensor& cu, int64_t N, const char* label,
                          SourceLine at) {
-  auto broken = [&](const auto&... detail) {
-    fail(at.file, at.line, label, cat(detail...));
-  };
+  auto broken = [&](const auto&... detail) { fail(at.file, at.line, label, cat(detail...)); };
   if (cu.rank != 1 || cu.dtype != DType::i32 || cu.device != ctx.device || cu.dim(0) < 1)
     broken("is ", to_string(cu), ", expected i32 [documents + 1] on ", name(ctx.device));
   const int64_t documents = cu.dim(0) - 1;

@@ -5,7 +5,7 @@
 
 namespace sluice {
 
-void zero(const Context& ctx, const Tensor& t);                     // rows of a 2-D tensor may be strided
+void zero(const Context& ctx, const Tensor& t);  // rows of a 2-D tensor may be strided
 void set_scalar(const Context& ctx, const Tensor& t, double value);  // t [1] f64
 
 }  // namespace sluice

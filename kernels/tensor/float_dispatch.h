@@ -1,4 +1,5 @@
-// kernels/tensor/float_dispatch.h -- one call for f32 and f64: body receives a float{} or a double{}.
+// kernels/tensor/float_dispatch.h -- one call for f32 and f64: body receives a float{} or a
+// double{}.
 #pragma once
 
 #include "kernels/tensor/tensor.h"

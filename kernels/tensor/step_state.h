@@ -9,11 +9,11 @@
 namespace sluice {
 
 struct StepState {
-  int64_t step = 0;          // optimizer steps taken, this one included: 1 in the first step
-  float lr = 0;              // learning rate of this step, before any group's scale
-  float grad_scale = 1;      // clip factor: gradients count as grad * grad_scale
-  float grad_norm = 0;       // global L2 norm before clipping
-  int32_t skip = 0;          // 1: the gradients are not finite; the optimizer changes nothing
+  int64_t step = 0;      // optimizer steps taken, this one included: 1 in the first step
+  float lr = 0;          // learning rate of this step, before any group's scale
+  float grad_scale = 1;  // clip factor: gradients count as grad * grad_scale
+  float grad_norm = 0;   // global L2 norm before clipping
+  int32_t skip = 0;      // 1: the gradients are not finite; the optimizer changes nothing
 };
 
 }  // namespace sluice

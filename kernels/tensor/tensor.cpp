@@ -73,8 +73,8 @@ Tensor Tensor::rows(int64_t begin, int64_t count) const {
 }
 
 Tensor Tensor::columns(int64_t begin, int64_t count) const {
-  SLUICE_CHECK(rank == 2 && begin >= 0 && count >= 0 && begin + count <= shape[1], "columns ", begin,
-               "..", begin + count, " of ", to_string(*this));
+  SLUICE_CHECK(rank == 2 && begin >= 0 && count >= 0 && begin + count <= shape[1], "columns ",
+               begin, "..", begin + count, " of ", to_string(*this));
   Tensor t = *this;
   t.shape[1] = count;
   t.data = offset(*this, begin);
@@ -85,9 +85,8 @@ Tensor Tensor::reshape(std::initializer_list<int64_t> new_shape) const {
   Tensor t = make_tensor(data, dtype, device, new_shape);
   SLUICE_CHECK(t.numel() == numel(), to_string(*this), " cannot become ", to_string(t));
   if (dense()) return t;
-  SLUICE_CHECK(rank == 2 && t.rank >= 2 && t.shape[0] == shape[0],
-               "strided ", to_string(*this), " can only split its last dimension, asked for ",
-               to_string(t));
+  SLUICE_CHECK(rank == 2 && t.rank >= 2 && t.shape[0] == shape[0], "strided ", to_string(*this),
+               " can only split its last dimension, asked for ", to_string(t));
   t.stride[0] = stride[0];
   return t;
 }

@@ -50,7 +50,7 @@ struct Tensor {
     return n;
   }
   int64_t bytes() const { return numel() * size_of(dtype); }  // of the elements, without gaps
-  bool dense() const;                                          // no gaps between rows
+  bool dense() const;                                         // no gaps between rows
 
   template <class T>
   T* as() const {
@@ -75,7 +75,8 @@ struct Tensor {
 Tensor make_tensor(void* data, DType dtype, Device device, std::initializer_list<int64_t> shape);
 
 // A gradient that an op produces: written when it is the first for its value in this backward pass
-// (or, for a parameter, in this step), added to otherwise. The tape decides; nothing is zero-filled.
+// (or, for a parameter, in this step), added to otherwise. The tape decides; nothing is
+// zero-filled.
 struct Grad {
   Tensor t;
   bool add = false;
@@ -89,16 +90,17 @@ std::string to_string(const Tensor& t);  // "f32 [3, 5] on cpu"
 struct SourceLine {
   const char* file;
   int line;
-  static constexpr SourceLine here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  static constexpr SourceLine here(const char* file = __builtin_FILE(),
+                                   int line = __builtin_LINE()) {
     return {file, line};
   }
 };
 
-// Throws unless `t` has exactly this shape, dtype and device, `like` giving the last two. The message
-// has the caller's line and `label`: "kernels/x/x.cpp:17: shape: w is f32 [7] on cpu, expected ...".
+// Throws unless `t` has exactly this shape, dtype and device, `like` giving the last two. The
+// message has the caller's line and `label`: "kernels/x/x.cpp:17: shape: w is f32 [7] on cpu,
+// expected ...".
 void check_shape(const Tensor& t, const char* label, std::initializer_list<int64_t> shape,
-                 DType dtype, Device device,
-                 SourceLine at = SourceLine::here());
+                 DType dtype, Device device, SourceLine at = SourceLine::here());
 void check_shape(const Tensor& t, const char* label, std::initializer_list<int64_t> shape,
                  const Tensor& like, SourceLine at = SourceLine::here());
 

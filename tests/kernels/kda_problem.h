@@ -1,4 +1,5 @@
-// tests/kernels/kda_problem.h -- one KDA problem with everything around it, for the tests of the operator.
+// tests/kernels/kda_problem.h -- one KDA problem with everything around it, for the tests of the
+// operator.
 #pragma once
 
 #include <functional>
@@ -58,7 +59,8 @@ struct KdaProblem {
     fill_normal(t, seed, stddev, mean);
     for (int64_t i = 0; i < t.numel(); ++i) set_element(t, i, float(element(t, i)));
   }
-  // Sets every gate logit so that the log decay is about value(n, head, channel) <= 0 (softplus law).
+  // Sets every gate logit so that the log decay is about value(n, head, channel) <= 0 (softplus
+  // law).
   void decay(const std::function<double(int64_t, int64_t, int64_t)>& value) {
     fill(A_log.view(), 0);
     fill(dt_bias.view(), 0);
@@ -72,17 +74,28 @@ struct KdaProblem {
 
   using Named = std::vector<std::pair<std::string, Tensor>>;
   Named inputs() const {
-    return {{"q", q.view()},         {"k", k.view()},         {"v", v.view()},
-            {"g", g.view()},         {"beta", beta.view()},   {"A_log", A_log.view()},
-            {"dt_bias", dt_bias.view()}, {"initial_state", s0.view()}, {"d_o", d_o.view()},
+    return {{"q", q.view()},
+            {"k", k.view()},
+            {"v", v.view()},
+            {"g", g.view()},
+            {"beta", beta.view()},
+            {"A_log", A_log.view()},
+            {"dt_bias", dt_bias.view()},
+            {"initial_state", s0.view()},
+            {"d_o", d_o.view()},
             {"dfinal_state", ds1.view()}};
   }
   Named outputs() const { return {{"o", o.view()}, {"final_state", s1.view()}}; }
   // In the order of inputs().
   Named gradients() const {
-    return {{"dq", dq.view()},       {"dk", dk.view()},         {"dv", dv.view()},
-            {"dg", dg.view()},       {"dbeta", dbeta.view()},   {"dA_log", dA_log.view()},
-            {"ddt_bias", ddt_bias.view()}, {"dinitial_state", ds0.view()}};
+    return {{"dq", dq.view()},
+            {"dk", dk.view()},
+            {"dv", dv.view()},
+            {"dg", dg.view()},
+            {"dbeta", dbeta.view()},
+            {"dA_log", dA_log.view()},
+            {"ddt_bias", ddt_bias.view()},
+            {"dinitial_state", ds0.view()}};
   }
   Named results() const {
     Named all = outputs();
@@ -94,27 +107,52 @@ struct KdaProblem {
   }
 
   KdaForward forward_args() const {
-    KdaForward a{.q = q.view(), .k = k.view(), .v = v.view(), .g = g.view(), .beta = beta.view(),
-                 .A_log = A_log.view(), .dt_bias = dt_bias.view(), .cu_seqlens = cu.view(),
-                 .initial_state = {}, .o = o.view(), .final_state = {}, .saved = {},
+    KdaForward a{.q = q.view(),
+                 .k = k.view(),
+                 .v = v.view(),
+                 .g = g.view(),
+                 .beta = beta.view(),
+                 .A_log = A_log.view(),
+                 .dt_bias = dt_bias.view(),
+                 .cu_seqlens = cu.view(),
+                 .initial_state = {},
+                 .o = o.view(),
+                 .final_state = {},
+                 .saved = {},
                  .params = shape.params};
     if (with_states) a.initial_state = s0.view(), a.final_state = s1.view();
     return a;
   }
   KdaBackward backward_args() const {
-    KdaBackward a{.q = q.view(), .k = k.view(), .v = v.view(), .g = g.view(), .beta = beta.view(),
-                  .A_log = A_log.view(), .dt_bias = dt_bias.view(), .cu_seqlens = cu.view(),
-                  .initial_state = {}, .saved = saved.view(), .d_o = d_o.view(),
-                  .dfinal_state = {}, .dq = {dq.view()}, .dk = {dk.view()}, .dv = {dv.view()},
-                  .dg = {dg.view()}, .dbeta = {dbeta.view()}, .dA_log = {dA_log.view()},
-                  .ddt_bias = {ddt_bias.view()}, .dinitial_state = {}, .params = shape.params};
+    KdaBackward a{.q = q.view(),
+                  .k = k.view(),
+                  .v = v.view(),
+                  .g = g.view(),
+                  .beta = beta.view(),
+                  .A_log = A_log.view(),
+                  .dt_bias = dt_bias.view(),
+                  .cu_seqlens = cu.view(),
+                  .initial_state = {},
+                  .saved = saved.view(),
+                  .d_o = d_o.view(),
+                  .dfinal_state = {},
+                  .dq = {dq.view()},
+                  .dk = {dk.view()},
+                  .dv = {dv.view()},
+                  .dg = {dg.view()},
+                  .dbeta = {dbeta.view()},
+                  .dA_log = {dA_log.view()},
+                  .ddt_bias = {ddt_bias.view()},
+                  .dinitial_state = {},
+                  .params = shape.params};
     if (with_states)
       a.initial_state = s0.view(), a.dfinal_state = ds1.view(), a.dinitial_state = {ds0.view()};
     return a;
   }
   void allocate_saved(const Context& ctx) {
     saved = Buffer(DType::u8, {kda_saved_bytes(ctx, forward_args())});
-    std::fill_n(static_cast<uint8_t*>(saved.view().data), saved.view().numel(), uint8_t(0xff));  // NaN
+    std::fill_n(static_cast<uint8_t*>(saved.view().data), saved.view().numel(),
+                uint8_t(0xff));  // NaN
   }
   void forward(const Context& ctx) {
     allocate_saved(ctx);

@@ -1,4 +1,5 @@
-// tests/kernels/kda_reference_test.cpp -- the recurrence against closed forms and finite differences.
+// tests/kernels/kda_reference_test.cpp -- the recurrence against closed forms and finite
+// differences.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -26,8 +27,8 @@ TEST(KdaReference, OneTokenReadsWhatItWrote) {
   }
   const double beta = 1 / (1 + std::exp(-element(p.beta.view(), 0)));
   for (int64_t j = 0; j < 3; ++j)
-    EXPECT_NEAR(element(p.o.view(), j),
-                beta * qk / std::sqrt(qq * kk) / 2 * element(p.v.view(), j), 1e-15);
+    EXPECT_NEAR(element(p.o.view(), j), beta * qk / std::sqrt(qq * kk) / 2 * element(p.v.view(), j),
+                1e-15);
 }
 
 TEST(KdaReference, TotalForgetLeavesOnlyTheLastWrite) {
@@ -100,17 +101,20 @@ constexpr KdaParams kBounded{GateLaw::bounded, -5, 1}, kNegative{GateLaw::softpl
 
 INSTANTIATE_TEST_SUITE_P(
     Shapes, KdaGradients,
-    ::testing::Values(GradCase{"softplus", {.cu = {0, 20}, .params = {}}},
-                      GradCase{"bounded", {.cu = {0, 20}, .params = kBounded}},
-                      GradCase{"grouped", {.H = 2, .HV = 6, .K = 5, .V = 3, .cu = {0, 9}, .params = kNegative}},
-                      GradCase{"packed", {.H = 1, .HV = 2, .K = 3, .V = 7, .cu = {0, 0, 1, 18, 18, 35}, .params = {}}},
-                      GradCase{"chunks", {.H = 1, .HV = 1, .K = 4, .V = 4, .cu = {0, 130}, .params = kBounded}}),
+    ::testing::Values(
+        GradCase{"softplus", {.cu = {0, 20}, .params = {}}},
+        GradCase{"bounded", {.cu = {0, 20}, .params = kBounded}},
+        GradCase{"grouped", {.H = 2, .HV = 6, .K = 5, .V = 3, .cu = {0, 9}, .params = kNegative}},
+        GradCase{"packed",
+                 {.H = 1, .HV = 2, .K = 3, .V = 7, .cu = {0, 0, 1, 18, 18, 35}, .params = {}}},
+        GradCase{"chunks", {.H = 1, .HV = 1, .K = 4, .V = 4, .cu = {0, 130}, .params = kBounded}}),
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST(KdaReference, PackingChangesNoBit) {
   CpuContext cpu(Mode::reference);
   for (const DType type : {DType::f32, DType::f64}) {
-    KdaProblem packed({.H = 1, .HV = 2, .K = 5, .V = 4, .cu = {0, 7, 7, 20, 33}, .params = {}}, type);
+    KdaProblem packed({.H = 1, .HV = 2, .K = 5, .V = 4, .cu = {0, 7, 7, 20, 33}, .params = {}},
+                      type);
     packed.run(cpu);
     for (int64_t doc = 0; doc < 4; ++doc) {
       const int32_t begin = packed.shape.cu[size_t(doc)];
@@ -123,15 +127,17 @@ TEST(KdaReference, PackingChangesNoBit) {
         const bool parameter = all[i].first == "A_log" || all[i].first == "dt_bias";
         const bool state = to.rank == 4;
         copy(parameter ? all[i].second
-                       : all[i].second.rows(state ? doc : begin, state ? 1 : one.N()), to);
+                       : all[i].second.rows(state ? doc : begin, state ? 1 : one.N()),
+             to);
       }
       alone.run(cpu);
       const auto got = packed.results(), want = alone.results();
       for (size_t i = 0; i < got.size(); ++i) {
-        if (got[i].first == "dA_log" || got[i].first == "ddt_bias") continue;  // sums over documents
+        if (got[i].first == "dA_log" || got[i].first == "ddt_bias")
+          continue;  // sums over documents
         const bool state = got[i].second.rank == 4;
-        EXPECT_TRUE(same_bits(got[i].second.rows(state ? doc : begin, state ? 1 : one.N()),
-                              want[i].second))
+        EXPECT_TRUE(
+            same_bits(got[i].second.rows(state ? doc : begin, state ? 1 : one.N()), want[i].second))
             << got[i].first << " of document " << doc;
       }
     }

@@ -1,0 +1,100 @@
+// kernels/kda/bench.cpp -- time of the chunked back end: bench_kda [--benchmark_filter=...].
+#include <benchmark/benchmark.h>
+
+#include "kernels/kda/kda.h"
+#include "kernels/tensor/rng.h"
+
+namespace sluice {
+namespace {
+
+Buffer normal(std::initializer_list<int64_t> shape, uint64_t seed, double mean = 0) {
+  Buffer b(DType::f32, shape);
+  float* p = b.view().as<float>();
+  for (int64_t i = 0; i < b.view().numel(); ++i)
+    p[i] = float(mean + random_normal(seed, uint64_t(i)));
+  return b;
+}
+
+// Arguments: documents, tokens a document, heads, K = V, threads. Gates as a layer starts:
+// softplus, A = e^1, dt_bias about -4.
+void kda(benchmark::State& state, bool backward, bool saves) {
+  const int64_t documents = state.range(0), T = state.range(1), H = state.range(2),
+                D = state.range(3);
+  const int64_t N = documents * T;
+  const Buffer q = normal({N, H, D}, 1), k = normal({N, H, D}, 2), v = normal({N, H, D}, 3);
+  const Buffer g = normal({N, H, D}, 4), beta = normal({N, H}, 5), A = normal({H}, 6, 1);
+  const Buffer bias = normal({H, D}, 7, -4), d_o = normal({N, H, D}, 8);
+  const Buffer cu(DType::i32, {documents + 1}), S(DType::f32, {documents, H, D, D});
+  for (int64_t d = 0; d <= documents; ++d) cu.view().as<int32_t>()[d] = int32_t(d * T);
+  const Buffer o(v.view()), dq(q.view()), dk(q.view()), dv(v.view()), dg(g.view());
+  const Buffer dbeta(beta.view()), dA(A.view()), dbias(bias.view());
+
+  Arena arena(Device::cpu, 256 << 20);
+  ThreadPool pool(int(state.range(4)));
+  const Context ctx{.arena = &arena, .threads = &pool};
+  KdaForward f{.q = q.view(),
+               .k = k.view(),
+               .v = v.view(),
+               .g = g.view(),
+               .beta = beta.view(),
+               .A_log = A.view(),
+               .dt_bias = bias.view(),
+               .cu_seqlens = cu.view(),
+               .initial_state = {},
+               .o = o.view(),
+               .final_state = {},
+               .saved = {},
+               .params = {}};
+  const Buffer saved(DType::u8, {kda_saved_bytes(ctx, f)});
+  if (saves)
+    f.saved = saved.view();
+  else
+    f.initial_state = f.final_state = S.view();
+  const KdaBackward b{.q = f.q,
+                      .k = f.k,
+                      .v = f.v,
+                      .g = f.g,
+                      .beta = f.beta,
+                      .A_log = f.A_log,
+                      .dt_bias = f.dt_bias,
+                      .cu_seqlens = f.cu_seqlens,
+                      .initial_state = {},
+                      .saved = saved.view(),
+                      .d_o = d_o.view(),
+                      .dfinal_state = {},
+                      .dq = {dq.view()},
+                      .dk = {dk.view()},
+                      .dv = {dv.view()},
+                      .dg = {dg.view()},
+                      .dbeta = {dbeta.view()},
+                      .dA_log = {dA.view()},
+                      .ddt_bias = {dbias.view()},
+                      .dinitial_state = {},
+                      .params = {}};
+  for (auto _ : state) {
+    kda_forward(ctx, f);
+    if (backward) kda_backward(ctx, b);
+  }
+  state.counters["tokens/s"] =
+      benchmark::Counter(double(N), benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void train_shapes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"documents", "tokens", "heads", "dim", "threads"});
+  b->Args({8, 512, 4, 48, 1})->Args({8, 512, 4, 48, 2})->Args({1, 4096, 8, 128, 2});
+  b->Unit(benchmark::kMillisecond)->UseRealTime();
+}
+void decode_shapes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"documents", "tokens", "heads", "dim", "threads"});
+  b->Args({1, 1, 4, 48, 1})->Args({16, 1, 32, 128, 2})->Args({16, 8, 32, 128, 2});
+  b->Unit(benchmark::kMicrosecond)->UseRealTime();
+}
+
+BENCHMARK_CAPTURE(kda, forward, false, true)->Apply(train_shapes);
+BENCHMARK_CAPTURE(kda, forward_and_backward, true, true)->Apply(train_shapes);
+BENCHMARK_CAPTURE(kda, decode, false, false)->Apply(decode_shapes);
+
+}  // namespace
+}  // namespace sluice
+
+BENCHMARK_MAIN();

@@ -1,0 +1,58 @@
+// kernels/linear/bench.cpp -- forward and backward of both back ends, in GFLOP/s.
+#include <benchmark/benchmark.h>
+
+#include "kernels/linear/linear.h"
+#include "kernels/tensor/rng.h"
+
+namespace sluice {
+namespace {
+
+enum class What : uint8_t { forward, backward };
+
+// Arguments: N, D, F, threads.
+void run(benchmark::State& state, Mode mode, What what) {
+  const int64_t N = state.range(0), D = state.range(1), F = state.range(2);
+  ThreadPool pool(int(state.range(3)));
+  const Context ctx{.mode = mode, .threads = &pool};
+  const Buffer x(DType::f32, {N, D}), w(DType::f32, {F, D}), y(DType::f32, {N, F});
+  const Buffer dx(DType::f32, {N, D}), dw(DType::f32, {F, D});
+  for (const Tensor& t : {x.view(), w.view(), y.view()})
+    for (int64_t i = 0; i < t.numel(); ++i) t.as<float>()[i] = float(random_normal(1, uint64_t(i)));
+  for ([[maybe_unused]] auto _ : state) {
+    if (what == What::forward)
+      linear_forward(ctx, {.x = x.view(), .w = w.view(), .y = y.view()});
+    else
+      linear_backward(
+          ctx,
+          {.x = x.view(), .w = w.view(), .dy = y.view(), .dx = {dx.view()}, .dw = {dw.view()}});
+  }
+  const double flop = (what == What::forward ? 2.0 : 4.0) * double(N) * double(D) * double(F);
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(flop * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["GB/s of w"] = benchmark::Counter(double(w.view().bytes()) * 1e-9,
+                                                   benchmark::Counter::kIsIterationInvariantRate);
+}
+
+// Training shapes at one and two threads, then decoding: one token is bound by reading w.
+void shapes(benchmark::internal::Benchmark* b) {
+  for (int64_t threads : {1, 2})
+    for (int64_t F : {512, 1024}) b->Args({4096, 192, F, threads});
+  b->Args({4096, 768, 2048, 2})->Args({64, 192, 1024, 2})->Args({8, 768, 2048, 2});
+  for (int64_t threads : {1, 2}) b->Args({1, 768, 2048, threads});
+  b->Unit(benchmark::kMicrosecond)->UseRealTime();
+}
+BENCHMARK_CAPTURE(run, cpu_forward, Mode::run, What::forward)->Apply(shapes);
+BENCHMARK_CAPTURE(run, cpu_backward, Mode::run, What::backward)->Apply(shapes);
+BENCHMARK_CAPTURE(run, reference_forward, Mode::reference, What::forward)
+    ->Args({256, 192, 512, 1})
+    ->Unit(benchmark::kMicrosecond)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(run, reference_backward, Mode::reference, What::backward)
+    ->Args({256, 192, 512, 1})
+    ->Unit(benchmark::kMicrosecond)
+    ->UseRealTime();
+
+}  // namespace
+}  // namespace sluice
+
+BENCHMARK_MAIN();
