@@ -39,7 +39,8 @@ void gradcheck(const std::string& config_file) {
       if (bounded) model.kda.gate_lower_bound = -5.0;
       model.mla.use_nope = !bounded;
       const std::string gate = bounded ? "bounded gate, RoPE" : "softplus gate, NoPE";
-      w = std::max(w, report("model, packed, " + gate, gradcheck_model(ctx, model, Recompute::none, 1)));
+      w = std::max(
+          w, report("model, packed, " + gate, gradcheck_model(ctx, model, Recompute::none, 1)));
       w = std::max(w, report("model, packed, " + gate + ", recomputed blocks",
                              gradcheck_model(ctx, model, Recompute::block, 1)));
     }

@@ -15,7 +15,8 @@ namespace sluice::launch {
 
 static HeldOut read(const TextInput& in) {
   const TextOptions options{
-      .split = in.split == "blank-lines" ? TextSplit::blank_lines : TextSplit::whole, .field = in.field};
+      .split = in.split == "blank-lines" ? TextSplit::blank_lines : TextSplit::whole,
+      .field = in.field};
   return hold_out_tail(read_documents(in.path, options), in.valid_fraction);
 }
 
@@ -31,14 +32,14 @@ void train_tokenizer(const TrainTokenizer& c) {
                ": expected more than 257 (256 bytes and <|endoftext|>)");
   const HeldOut text = read(c.input);
   const int64_t merges = c.vocab_size - 257;
-  const BpeTraining learnt = train_bpe(text.train, c.pattern, merges,
-                                       [&](int64_t n) { show("merges", n, merges); });
+  const BpeTraining learnt =
+      train_bpe(text.train, c.pattern, merges, [&](int64_t n) { show("merges", n, merges); });
   SLUICE_CHECK(int64_t(learnt.merges.size()) == merges, "the text has only ", learnt.merges.size(),
                " pairs that occur twice, --vocab-size ", c.vocab_size, " needs ", merges);
   const Tokenizer tokenizer(learnt, c.pattern);
   tokenizer.save(c.out);
-  fmt::print("{}: {} tokens, pattern {}, from {} documents\n", c.out, tokenizer.vocab_size(), c.pattern,
-             text.train.size());
+  fmt::print("{}: {} tokens, pattern {}, from {} documents\n", c.out, tokenizer.vocab_size(),
+             c.pattern, text.train.size());
 }
 
 static void write_shard(const std::string& path, const Tokenizer& tokenizer,
@@ -74,16 +75,19 @@ void inspect_shard(const std::string& path) {
   std::vector<int32_t> tokens(static_cast<size_t>(kShardChunk));
   for (int64_t at = 0; at < shard.tokens(); at += kShardChunk)
     shard.read(at, std::min(kShardChunk, shard.tokens() - at), tokens.data());
-  fmt::print("{}: {} documents, {} tokens, {} bytes of text, vocabulary {}, tokenizer {}; every checksum is right\n",
-             path, shard.documents(), shard.tokens(), shard.text_bytes(), shard.info().vocab_size,
-             shard.info().tokenizer);
+  fmt::print(
+      "{}: {} documents, {} tokens, {} bytes of text, vocabulary {}, tokenizer {}; every checksum "
+      "is right\n",
+      path, shard.documents(), shard.tokens(), shard.text_bytes(), shard.info().vocab_size,
+      shard.info().tokenizer);
 }
 
 void ngram(const TextInput& input, int order) {
   SLUICE_CHECK(input.valid_fraction > 0, "--valid-fraction: expected above 0, nothing is held out");
   const HeldOut text = read(input);
   fmt::print("byte {}-gram on the last {:g}% of {}: {:.4f} bits/byte\n", order,
-             100 * input.valid_fraction, input.path, ngram_bits_per_byte(text.train, text.valid, order));
+             100 * input.valid_fraction, input.path,
+             ngram_bits_per_byte(text.train, text.valid, order));
 }
 
 }  // namespace sluice::launch

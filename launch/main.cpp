@@ -15,7 +15,8 @@ void add_text_options(CLI::App& app, TextInput& in) {
   app.add_option("--split", in.split, "documents of a text file: whole | blank-lines")
       ->check(CLI::IsMember({"whole", "blank-lines"}))
       ->capture_default_str();
-  app.add_option("--valid-fraction", in.valid_fraction, "hold this share of the bytes out, at the end")
+  app.add_option("--valid-fraction", in.valid_fraction,
+                 "hold this share of the bytes out, at the end")
       ->check(CLI::Range(0.0, 0.99));
 }
 
@@ -53,7 +54,8 @@ void add_data(CLI::App& app) {
 
   static TextInput text;
   static int order = 3;
-  CLI::App* n = data->add_subcommand("ngram", "bits per byte of a byte n-gram on the held-out part");
+  CLI::App* n =
+      data->add_subcommand("ngram", "bits per byte of a byte n-gram on the held-out part");
   add_text_options(*n, text);
   n->add_option("--order", order, "3: a trigram")->check(CLI::Range(1, 5))->capture_default_str();
   n->callback([] { ngram(text, order); });
@@ -75,12 +77,16 @@ void add_runs(CLI::App& app) {
   CLI::App* g = app.add_subcommand("generate", "a text from a checkpoint");
   g->add_option("run", gen.run, "a run's folder, or one checkpoint of it")->required();
   g->add_option("--prompt", gen.prompt, "text to continue; empty: a new document");
-  g->add_option("--max-new-tokens", gen.max_new_tokens)->check(CLI::PositiveNumber)->capture_default_str();
+  g->add_option("--max-new-tokens", gen.max_new_tokens)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   g->add_option("--temperature", gen.temperature, "0: the likeliest token")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   g->add_option("--seed", gen.seed)->capture_default_str();
-  g->add_option("--threads", gen.threads, "0: one a core")->check(CLI::NonNegativeNumber)->capture_default_str();
+  g->add_option("--threads", gen.threads, "0: one a core")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   g->callback([] { generate(gen); });
 }
 

@@ -29,7 +29,8 @@ void generate(const Generate& c) {
   std::vector<int32_t> prompt{tokenizer.end_of_text()};  // a document begins with it
   for (const int32_t id : tokenizer.encode(c.prompt)) prompt.push_back(id);
 
-  ThreadPool threads(c.threads > 0 ? int(c.threads) : int(std::max(1u, std::thread::hardware_concurrency())));
+  ThreadPool threads(c.threads > 0 ? int(c.threads)
+                                   : int(std::max(1u, std::thread::hardware_concurrency())));
   const Context ctx{.threads = &threads};
   Generator generator(ctx, *m.params, *m.lm, DType::f32, int64_t(prompt.size()) + c.max_new_tokens);
   fmt::print("{}", c.prompt);

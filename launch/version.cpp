@@ -30,10 +30,10 @@ std::string version() {
   const std::string compiler = fmt::format("g++ {}.{}", __GNUC__, __GNUC_MINOR__);
 #endif
   const std::string sanitizers = SLUICE_SANITIZERS;
-  return fmt::format(
-      "sluice {}\n{}, {}, -march={}{}\n{}\nGEMM on the CPU: {}\n", SLUICE_REVISION, compiler,
-      SLUICE_BUILD_TYPE, SLUICE_MARCH_NAME,
-      sanitizers.empty() ? std::string() : ", sanitizers " + sanitizers, cuda_state(), gemm_library());
+  return fmt::format("sluice {}\n{}, {}, -march={}{}\n{}\nGEMM on the CPU: {}\n", SLUICE_REVISION,
+                     compiler, SLUICE_BUILD_TYPE, SLUICE_MARCH_NAME,
+                     sanitizers.empty() ? std::string() : ", sanitizers " + sanitizers,
+                     cuda_state(), gemm_library());
 }
 
 }  // namespace sluice::launch

@@ -30,17 +30,17 @@ void AdamWOptimizer::clip(const Context& ctx, StepState* state,
 void AdamWOptimizer::step(const Context& ctx, const StepState* state) {
   const std::vector<Shard>& shards = params_.shards();
   for (size_t i = 0; i < shards.size(); ++i)
-    adamw(ctx, {.param = shards[i].master,
-                .grad = shards[i].grad,
-                .m = m_[i].view(),
-                .v = v_[i].view(),
-                .state = state,
-                .lr_scale = 1,
-                .beta1 = config_.betas[0],
-                .beta2 = config_.betas[1],
-                .eps = config_.eps,
-                .weight_decay =
-                    params_.spec(shards[i].id).weight_decay ? config_.weight_decay : 0});
+    adamw(ctx,
+          {.param = shards[i].master,
+           .grad = shards[i].grad,
+           .m = m_[i].view(),
+           .v = v_[i].view(),
+           .state = state,
+           .lr_scale = 1,
+           .beta1 = config_.betas[0],
+           .beta2 = config_.betas[1],
+           .eps = config_.eps,
+           .weight_decay = params_.spec(shards[i].id).weight_decay ? config_.weight_decay : 0});
 }
 
 std::vector<AdamWOptimizer::Moments> AdamWOptimizer::moments() const {

@@ -17,8 +17,9 @@ class AdamWOptimizer {
  public:
   AdamWOptimizer(const OptimConfig& config, const ParamStore& params);
 
-  // Sets grad_norm, grad_scale and skip of `state`. `sum_over_ranks` adds up a [1] f64 tensor over the
-  // ranks; left out on one rank. Complete gradients (ParamStore::finish_gradients) are expected.
+  // Sets grad_norm, grad_scale and skip of `state`. `sum_over_ranks` adds up a [1] f64 tensor over
+  // the ranks; left out on one rank. Complete gradients (ParamStore::finish_gradients) are
+  // expected.
   void clip(const Context& ctx, StepState* state,
             const std::function<void(const Tensor&)>& sum_over_ranks = {});
   void step(const Context& ctx, const StepState* state);

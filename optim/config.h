@@ -17,9 +17,8 @@ struct ScheduleConfig {
   template <class V>
   void visit(V& v) {
     auto count = [](int64_t x) { return x >= 0; };
-    v("kind", kind, "wsd, cosine or constant", [](const std::string& s) {
-      return s == "wsd" || s == "cosine" || s == "constant";
-    });
+    v("kind", kind, "wsd, cosine or constant",
+      [](const std::string& s) { return s == "wsd" || s == "cosine" || s == "constant"; });
     v("warmup_steps", warmup_steps, "a count of at least 0", count);
     v("decay_steps", decay_steps, "a count of at least 0", count);
     v("decay", decay, "1-sqrt or linear",

@@ -1,7 +1,7 @@
 // data/text/ngram.cpp -- counts in hash tables, one a context length.
 //
-// Witten-Bell: p_k(b | c) = (count(c, b) + kinds(c) * p_{k-1}(b | shorter c)) / (count(c) + kinds(c)),
-// kinds(c) the number of different bytes seen after c. Source: Witten and Bell, 1991.
+// Witten-Bell: p_k(b | c) = (count(c, b) + kinds(c) * p_{k-1}(b | shorter c)) / (count(c) +
+// kinds(c)), kinds(c) the number of different bytes seen after c. Source: Witten and Bell, 1991.
 #include "data/text/ngram.h"
 
 #include <cmath>

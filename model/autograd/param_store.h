@@ -1,4 +1,5 @@
-// model/autograd/param_store.h -- parameters by handle: who holds them, and where, is the store's business.
+// model/autograd/param_store.h -- parameters by handle: who holds them, and where, is the store's
+// business.
 #pragma once
 
 #include <string>
@@ -12,10 +13,10 @@ namespace sluice {
 // that any sharding starts from the same model.
 struct Init {
   enum class Kind : uint8_t {
-    constant,         // a
-    normal,           // mean 0, standard deviation a
-    uniform,          // [a, b)
-    log_uniform_log,  // log(x), x uniform in [a, b): KDA's A_log
+    constant,                      // a
+    normal,                        // mean 0, standard deviation a
+    uniform,                       // [a, b)
+    log_uniform_log,               // log(x), x uniform in [a, b): KDA's A_log
     inverse_softplus_log_uniform,  // softplus^-1(x), log x uniform in [log a, log b): KDA's dt_bias
   };
   Kind kind = Kind::constant;
@@ -34,8 +35,8 @@ struct ParamSpec {
   Init init;
   int group = 0;  // the block that it is acquired and released with
   bool weight_decay = true;
-  bool expert = false;                // sharded over the expert mesh first
-  std::vector<RowBlock> row_blocks;   // empty: the whole is one matrix
+  bool expert = false;               // sharded over the expert mesh first
+  std::vector<RowBlock> row_blocks;  // empty: the whole is one matrix
 
   int64_t numel() const {
     int64_t n = 1;
@@ -65,9 +66,9 @@ class ParamStore {
  public:
   virtual ~ParamStore() = default;
 
-  int add_group(std::string name);        // returns the index for ParamSpec::group
-  ParamId add(const ParamSpec& spec);     // before allocate(); names are unique
-  virtual void allocate() = 0;            // after the last add(): fixes all storage
+  int add_group(std::string name);     // returns the index for ParamSpec::group
+  ParamId add(const ParamSpec& spec);  // before allocate(); names are unique
+  virtual void allocate() = 0;         // after the last add(): fixes all storage
 
   int groups() const { return int(group_names_.size()); }
   int size() const { return int(specs_.size()); }
@@ -76,15 +77,16 @@ class ParamStore {
   ParamId find(const std::string& name) const;  // throws, naming the nearest, if there is none
   int64_t numel() const;                        // elements of all parameters
 
-  // Between acquire() and release() of its group, value() (and in a backward pass grad()) are valid;
-  // memory kept across release() belongs to another block. Calls may nest for different groups.
+  // Between acquire() and release() of its group, value() (and in a backward pass grad()) are
+  // valid; memory kept across release() belongs to another block. Calls may nest for different
+  // groups.
   virtual void acquire(int group, Pass pass) = 0;
   virtual void release(int group, Pass pass) = 0;
   virtual Tensor value(ParamId id) = 0;  // in the compute dtype, shape of the spec
   virtual Grad grad(ParamId id) = 0;     // where this micro-batch's gradient goes
 
-  virtual void start_step() = 0;                    // forgets the gradients of the step before
-  virtual void finish_gradients() = 0;              // zeroes those that nothing wrote in this step
+  virtual void start_step() = 0;        // forgets the gradients of the step before
+  virtual void finish_gradients() = 0;  // zeroes those that nothing wrote in this step
   virtual const std::vector<Shard>& shards() const = 0;
 
  private:

@@ -1,8 +1,8 @@
 // model/autograd/tape.h -- reverse-mode differentiation as a list of closures, run last to first.
 //
 // Program order is already a topological order, so there is no graph and no sort. Ops are plain
-// forward/backward function pairs (kernels/*) that are tested without a tape; model/autograd/*_op(s)
-// puts them on it.
+// forward/backward function pairs (kernels/*) that are tested without a tape;
+// model/autograd/*_op(s) puts them on it.
 //
 // Gradients: every op produces Grads. The first one for a value in the backward pass is written,
 // later ones are added, so a value may have any number of consumers and nothing is zero-filled. A
@@ -46,7 +46,9 @@ class Tape {
   const Context& ctx() const { return ctx_; }
   ParamStore& params() { return params_; }
   bool recording() const { return recording_; }  // will a backward pass follow?
-  bool replaying() const { return replaying_; }  // second run of a recomputed block: count no statistic again
+  bool replaying() const {
+    return replaying_;
+  }  // second run of a recomputed block: count no statistic again
 
   Var make(DType dtype, std::initializer_list<int64_t> shape);
   Var input(const Tensor& value);  // memory of the caller's

@@ -1,4 +1,5 @@
-// model/generate/generator.h -- a sequence that is continued: prefill in pieces, then token by token.
+// model/generate/generator.h -- a sequence that is continued: prefill in pieces, then token by
+// token.
 //
 // The same layers as in training, in inference mode, with a cache: KDA state and convolution inputs
 // of fixed size, and for each MLA layer one latent row a token.
@@ -47,7 +48,8 @@ struct GenerateOptions {
   int32_t stop_token = -1;  // ends the text and is not part of it
 };
 
-// Continues `prompt` (at least one token); calls on_token as each new token comes. Returns the new ones.
+// Continues `prompt` (at least one token); calls on_token as each new token comes. Returns the new
+// ones.
 std::vector<int32_t> generate(Generator& generator, std::span<const int32_t> prompt,
                               const GenerateOptions& options,
                               const std::function<void(int32_t)>& on_token = {});

@@ -1,4 +1,5 @@
-// tests/model/generate_test.cpp -- chunk == recurrent: prefill at once, in pieces and token by token.
+// tests/model/generate_test.cpp -- chunk == recurrent: prefill at once, in pieces and token by
+// token.
 #include <gtest/gtest.h>
 
 #include <iostream>
@@ -53,8 +54,10 @@ TEST_F(Pieces, PrefillEqualsSteps) {
        {std::vector<size_t>{1}, {64}, {7, 1, 33}, {100}, {199, 1}}) {
     const std::vector<double> pieces = logits(sizes);
     double worst = 0;
-    for (size_t i = 0; i < whole.size(); ++i) worst = std::max(worst, std::abs(pieces[i] - whole[i]));
-    std::cout << "pieces of " << sizes[0] << ", ...: max difference " << worst << " of " << scale << "\n";
+    for (size_t i = 0; i < whole.size(); ++i)
+      worst = std::max(worst, std::abs(pieces[i] - whole[i]));
+    std::cout << "pieces of " << sizes[0] << ", ...: max difference " << worst << " of " << scale
+              << "\n";
     EXPECT_LT(worst / scale, 2e-5);  // f32 sums in another order, through four layers
   }
 }

@@ -1,4 +1,5 @@
-// tests/model/packed_test.cpp -- packed == separate, with slow decay: nothing leaks across a boundary.
+// tests/model/packed_test.cpp -- packed == separate, with slow decay: nothing leaks across a
+// boundary.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -37,7 +38,8 @@ std::vector<double> values(const Tensor& t) {
   return v;
 }
 
-// Token n is n, so that the gradient of the table [positions, D] is the gradient by each input vector.
+// Token n is n, so that the gradient of the table [positions, D] is the gradient by each input
+// vector.
 LmConfig one_row_a_position(int64_t positions) {
   LmConfig c = test::tiny_config();
   c.vocab_size = positions;
@@ -45,12 +47,12 @@ LmConfig one_row_a_position(int64_t positions) {
 }
 
 struct Gradients {
-  std::vector<double> logits, inputs;              // row by row
-  std::vector<std::vector<double>> parameters;     // all but the table
+  std::vector<double> logits, inputs;           // row by row
+  std::vector<std::vector<double>> parameters;  // all but the table
 };
 
-Gradients gradients(const Context& ctx, DType dtype, const test::Documents& docs, int64_t first_token,
-                    int64_t positions) {
+Gradients gradients(const Context& ctx, DType dtype, const test::Documents& docs,
+                    int64_t first_token, int64_t positions) {
   PlainStore params(dtype);
   const Lm lm(one_row_a_position(positions), params);
   params.allocate();

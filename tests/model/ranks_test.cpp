@@ -1,5 +1,5 @@
-// tests/model/ranks_test.cpp -- the contracts of a sharded run: two ranks as threads over a store that
-// gathers each block into one of two buffers and poisons it on release.
+// tests/model/ranks_test.cpp -- the contracts of a sharded run: two ranks as threads over a store
+// that gathers each block into one of two buffers and poisons it on release.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -15,8 +15,8 @@ namespace sluice {
 namespace {
 
 // Every parameter is cut into equal parts (the last one padded). acquire() gathers a group into the
-// buffer of its parity; release() after backward reduces its gradients into the shard, rank by rank in
-// order, and both fill what they leave with NaN: memory kept across a release shows.
+// buffer of its parity; release() after backward reduces its gradients into the shard, rank by rank
+// in order, and both fill what they leave with NaN: memory kept across a release shows.
 class GatheringStore : public ParamStore {
  public:
   explicit GatheringStore(Comm& comm) : comm_(comm) {}
@@ -69,7 +69,8 @@ class GatheringStore : public ParamStore {
         comm_.reduce_scatter(all, mine.view());
         const Tensor to = sum_.view().rows(starts_[size_t(i)], part(i));
         for (int64_t e = 0; e < part(i); ++e)
-          to.as<double>()[e] = mine.view().as<double>()[e] + (reduced_[size_t(i)] ? to.as<double>()[e] : 0);
+          to.as<double>()[e] =
+              mine.view().as<double>()[e] + (reduced_[size_t(i)] ? to.as<double>()[e] : 0);
         reduced_[size_t(i)] = true;
       });
     poison(values_[group % 2]);
@@ -175,7 +176,8 @@ TEST(Ranks, TwoRanksWithRecomputationEqualOne) {
     for (const double x : g) scale = std::max(scale, std::abs(x));
     for (size_t i = 0; i < g.size(); ++i) {
       const double e = std::abs(got[name].at(i) - g[i]) / std::max(scale, 1e-300);
-      ASSERT_LT(e, 1e-12) << name << " element " << i;  // the sum over micro-batches in another order
+      ASSERT_LT(e, 1e-12) << name << " element "
+                          << i;  // the sum over micro-batches in another order
       worst = std::max(worst, e);
     }
   }

@@ -33,7 +33,8 @@ inline void set_element(const Tensor& t, int64_t i, double v) {
 }
 
 // The bound for element i is  ulps * eps * max(|want_i|, rms(want)), eps that of got's dtype: a
-// relative bound that does not explode next to zero. NaN and infinity in `got` are unbounded errors.
+// relative bound that does not explode next to zero. NaN and infinity in `got` are unbounded
+// errors.
 inline ErrorStats compare(const Tensor& got, const Tensor& want, double ulps) {
   ErrorStats s;
   SLUICE_CHECK(got.numel() == want.numel(), to_string(got), " against ", to_string(want));

@@ -109,6 +109,12 @@ class OpProblem {
   std::map<std::string, Slot> slots_;
 };
 
+// As CpuContext, with little memory: filling it with NaN is what takes the time of small tests.
+struct SmallContext : CpuContext {
+  explicit SmallContext(Mode mode = Mode::run, int threads = 2)
+      : CpuContext(mode, threads, 1 << 20) {}
+};
+
 using MakeProblem = std::function<OpProblem(const Setup&)>;
 
 inline void copy_elements(const Tensor& from, const Tensor& to) {
@@ -137,7 +143,7 @@ inline void expect_same_outputs(const OpProblem& a, const OpProblem& b, const st
 
 // Analytic gradients of every input against central differences, f64.
 inline void expect_gradients(const MakeProblem& make, Mode mode, int64_t N) {
-  const CpuContext ctx(mode);
+  const SmallContext ctx(mode);
   const OpProblem p = make({.dtype = DType::f64, .N = N, .layout = Layout::strided});
   p.run(ctx);
   const auto loss = [&] {
@@ -166,8 +172,8 @@ inline void expect_f32_near_reference(const MakeProblem& make, int64_t N,
       const OpProblem got = make({.dtype = DType::f32, .N = N, .layout = layout});
       const OpProblem want = make({.dtype = DType::f64, .N = N});
       copy_inputs(got, want);
-      got.run(CpuContext(mode));
-      want.run(CpuContext(Mode::reference));
+      got.run(SmallContext(mode));
+      want.run(SmallContext(Mode::reference));
       for (const auto& [name, slot] : got.slots()) {
         if (!slot.output) continue;
         const auto bound = ulps.find(name);
@@ -181,14 +187,14 @@ inline void expect_f32_near_reference(const MakeProblem& make, int64_t N,
 
 inline void expect_threads_change_no_bit(const MakeProblem& make, int64_t N) {
   const OpProblem one = make({.N = N});
-  one.run(CpuContext(Mode::run, 1));
+  one.run(SmallContext(Mode::run, 1));
   for (int threads : {2, 3}) {
     const OpProblem many = make({.N = N});
-    many.run(CpuContext(Mode::run, threads));
+    many.run(SmallContext(Mode::run, threads));
     expect_same_outputs(one, many, std::to_string(threads) + " threads");
   }
   const OpProblem none = make({.N = N});
-  CpuContext ctx;
+  SmallContext ctx;
   ctx.ctx.threads = nullptr;
   none.run(ctx);
   expect_same_outputs(one, none, "no pool");
@@ -197,12 +203,13 @@ inline void expect_threads_change_no_bit(const MakeProblem& make, int64_t N) {
 // Strided rows give the bits of dense ones, and nothing is written beside them.
 inline void expect_strides_change_no_bit(const MakeProblem& make, Mode mode, int64_t N) {
   const OpProblem dense = make({.N = N}), strided = make({.N = N, .layout = Layout::strided});
-  dense.run(CpuContext(mode));
-  strided.run(CpuContext(mode));
+  dense.run(SmallContext(mode));
+  strided.run(SmallContext(mode));
   expect_same_outputs(dense, strided, "strided");
   for (const auto& [name, slot] : strided.slots()) {
     if (!slot.output || !slot.rows || slot.tensor.rank < 2) continue;
     const int64_t width = slot.memory.view().dim(1);
+    if (width * N == slot.tensor.numel()) continue;  // an op of dense tensors
     for (int64_t n = 0; n < N; ++n)
       for (int64_t c : {int64_t(0), int64_t(1), width - 3, width - 2, width - 1})
         EXPECT_TRUE(std::isnan(slot.memory.view().row<float>(n)[c]))
@@ -219,8 +226,8 @@ inline void expect_gradients_add(const MakeProblem& make, Mode mode, int64_t N) 
   };
   for (const auto& [name, slot] : added.slots())
     if (is_gradient(name, slot)) fill(slot.tensor, 100);
-  written.run(CpuContext(mode));
-  added.run(CpuContext(mode));
+  written.run(SmallContext(mode));
+  added.run(SmallContext(mode));
   for (const auto& [name, slot] : added.slots())
     for (int64_t i = 0; is_gradient(name, slot) && i < slot.tensor.numel(); ++i)
       // A few hundred additions, each rounded near 100: 1e-14 apiece.
@@ -231,12 +238,12 @@ inline void expect_gradients_add(const MakeProblem& make, Mode mode, int64_t N) 
 // What belongs to row n has the bits that row n alone would give.
 inline void expect_rows_independent(const MakeProblem& make, Mode mode, int64_t N) {
   const OpProblem all = make({.N = N});
-  all.run(CpuContext(mode));
+  all.run(SmallContext(mode));
   for (int64_t n : {int64_t(0), N / 2, N - 1}) {
     const OpProblem one = make({.N = 1});
     for (const auto& [name, slot] : all.slots())
       if (!slot.output) copy_elements(slot.rows ? slot.tensor.rows(n, 1) : slot.tensor, one[name]);
-    one.run(CpuContext(mode));
+    one.run(SmallContext(mode));
     for (const auto& [name, slot] : all.slots())
       if (slot.output && slot.rows) expect_same_bits(slot.tensor.rows(n, 1), one[name], name);
   }
@@ -251,7 +258,7 @@ inline void expect_no_rows_are_fine(const MakeProblem& make, Mode mode) {
       for (const auto& [name, slot] : p.slots())
         if (slot.output) fill(slot.tensor, before);
     }
-    p.run(CpuContext(mode));
+    p.run(SmallContext(mode));
     for (const auto& [name, slot] : p.slots())
       for (int64_t i = 0; slot.output && i < slot.tensor.numel(); ++i)
         EXPECT_EQ(element(slot.tensor, i), before) << name << " " << i;
@@ -259,7 +266,7 @@ inline void expect_no_rows_are_fine(const MakeProblem& make, Mode mode) {
 }
 
 inline void expect_plan_is_run(const MakeProblem& make, int64_t N) {
-  CpuContext run;
+  SmallContext run;
   make({.N = N}).run(run);
   Arena arena = Arena::plan(Device::cpu);
   OpProblem p = make({.N = N});
@@ -277,7 +284,7 @@ inline void expect_op_promises(const MakeProblem& make) {
     expect_gradients_add(make, mode, 70);
     for (int64_t N : {1, 3, 130}) expect_strides_change_no_bit(make, mode, N);
   }
-  for (int64_t N : {0, 1, 64, 1000}) {
+  for (int64_t N : {0, 1, 64, 300}) {
     expect_threads_change_no_bit(make, N);
     expect_plan_is_run(make, N);
   }

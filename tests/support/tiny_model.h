@@ -53,7 +53,9 @@ struct Documents {
     *scale.view().as<double>() = 0.01;
   }
   LmBatch batch() const {
-    return {.tokens = tokens.view(), .targets = targets.view(), .loss_scale = scale.view(),
+    return {.tokens = tokens.view(),
+            .targets = targets.view(),
+            .loss_scale = scale.view(),
             .sequences = {cu.view(), {}}};
   }
   // Document d alone.

@@ -10,7 +10,8 @@
 
 namespace sluice {
 
-// |numeric - analytic| / max(|numeric|, |analytic|, 1e-9) along a random direction; x, dx dense f64.
+// |numeric - analytic| / max(|numeric|, |analytic|, 1e-9) along a random direction; x, dx dense
+// f64.
 inline double directional_error(const std::function<double()>& loss, const Tensor& x,
                                 const Tensor& dx, uint64_t seed) {
   const int64_t n = x.numel();
@@ -24,11 +25,11 @@ inline double directional_error(const std::function<double()>& loss, const Tenso
     for (int64_t i = 0; i < n; ++i) value[i] -= by * random_normal(seed, uint64_t(i));
     return l;
   };
-  // Five points: a truncation error of O(h^4), where the norm of a short query bends the loss sharply.
+  // Five points: a truncation error of O(h^4), where the norm of a short query bends the loss
+  // sharply.
   const double numeric =
       (8 * (shifted(h) - shifted(-h)) - (shifted(2 * h) - shifted(-2 * h))) / (12 * h);
-  return std::abs(numeric - analytic) /
-         std::max({std::abs(numeric), std::abs(analytic), 1e-9});
+  return std::abs(numeric - analytic) / std::max({std::abs(numeric), std::abs(analytic), 1e-9});
 }
 
 }  // namespace sluice

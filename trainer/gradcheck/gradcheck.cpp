@@ -44,7 +44,8 @@ std::vector<GradcheckRow> gradcheck_model(const Context& ctx, const LmConfig& co
   Buffer cu_seqlens(DType::i32, {int64_t(cu.size())});
   std::copy(cu.begin(), cu.end(), cu_seqlens.view().as<int32_t>());
   for (int64_t n = 0; n < N; ++n) {
-    tokens.view().as<int32_t>()[n] = int32_t(random_u64(seed, uint64_t(n)) % uint64_t(*config.vocab_size));
+    tokens.view().as<int32_t>()[n] =
+        int32_t(random_u64(seed, uint64_t(n)) % uint64_t(*config.vocab_size));
     targets.view().as<int32_t>()[n] =
         n % 7 == 3 ? -1 : int32_t(random_u64(seed + 1, uint64_t(n)) % uint64_t(*config.vocab_size));
   }
@@ -83,7 +84,8 @@ std::string to_string(const std::vector<GradcheckRow>& rows) {
 
 double worst(const std::vector<GradcheckRow>& rows) {
   double w = 0;
-  for (const GradcheckRow& r : rows) w = r.error <= w ? w : std::isnan(r.error) ? INFINITY : r.error;
+  for (const GradcheckRow& r : rows)
+    w = r.error <= w ? w : std::isnan(r.error) ? INFINITY : r.error;
   return w;
 }
 

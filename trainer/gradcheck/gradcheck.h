@@ -1,7 +1,8 @@
-// trainer/gradcheck/gradcheck.h -- are the gradients right? f64 finite differences against backward.
+// trainer/gradcheck/gradcheck.h -- are the gradients right? f64 finite differences against
+// backward.
 //
-// For a random direction u: <dL/dx, u> against five-point central differences of L(x + h u), which in
-// f64 with h = 2e-5 are good to about 1e-9; 1e-6 is the bar.
+// For a random direction u: <dL/dx, u> against five-point central differences of L(x + h u), which
+// in f64 with h = 2e-5 are good to about 1e-9; 1e-6 is the bar.
 #pragma once
 
 #include <string>
@@ -14,8 +15,8 @@
 namespace sluice {
 
 struct GradcheckRow {
-  std::string name;   // "kda softplus: dt_bias", "layers.0.kda.qkv_proj"
-  double error = 0;   // worst relative disagreement of its directions
+  std::string name;  // "kda softplus: dt_bias", "layers.0.kda.qkv_proj"
+  double error = 0;  // worst relative disagreement of its directions
 };
 
 // Every op of model/autograd with its inputs and parameters, packed documents, zero-length ones

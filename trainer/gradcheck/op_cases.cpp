@@ -14,7 +14,8 @@ namespace sluice {
 
 namespace {
 
-// Packed documents of 1, 0, 13, 40 and 70 tokens: shorter and longer than a chunk, and an empty one.
+// Packed documents of 1, 0, 13, 40 and 70 tokens: shorter and longer than a chunk, and an empty
+// one.
 constexpr int32_t kDocuments[] = {0, 1, 1, 14, 54, 124};
 constexpr int64_t kTokens = 124;
 
@@ -97,9 +98,8 @@ Var Case::weighted_sum(Tape& tape, const Var& y) {
 Var Case::run(Tape& tape, const Op& op, std::vector<Var>& inputs) {
   inputs.clear();
   for (const Buffer& b : inputs_) inputs.push_back(tape.input(b.view()));
-  return tape.block("op", {0}, Recompute::none, [&] {
-    return std::vector<Var>{weighted_sum(tape, op(tape, inputs))};
-  })[0];
+  return tape.block("op", {0}, Recompute::none,
+                    [&] { return std::vector<Var>{weighted_sum(tape, op(tape, inputs))}; })[0];
 }
 
 void Case::check(const Op& op, std::vector<GradcheckRow>& rows) {
@@ -120,8 +120,9 @@ void Case::check(const Op& op, std::vector<GradcheckRow>& rows) {
   params_.finish_gradients();
 
   for (size_t i = 0; i < inputs.size(); ++i)
-    rows.push_back({name_ + ": " + names_[i],
-                    directional_error(loss, inputs_[i].view(), tape.upstream(inputs[i].id), seed_ + i)});
+    rows.push_back(
+        {name_ + ": " + names_[i],
+         directional_error(loss, inputs_[i].view(), tape.upstream(inputs[i].id), seed_ + i)});
   for (const Shard& s : params_.shards())
     rows.push_back({name_ + ": " + params_.spec(s.id).name,
                     directional_error(loss, s.master, s.grad, seed_ + 50)});
@@ -172,8 +173,9 @@ void check_token_ops(const Context& ctx, uint64_t seed, std::vector<GradcheckRow
     const Tensor targets = c.tokens(13, 5);
     Buffer scale(DType::f64, {1});
     *scale.view().as<double>() = 0.01;
-    c.check([&](Tape& t, auto& x) { return linear_cross_entropy(t, x[0], w, targets, scale.view()); },
-            rows);
+    c.check(
+        [&](Tape& t, auto& x) { return linear_cross_entropy(t, x[0], w, targets, scale.view()); },
+        rows);
   }
 }
 
@@ -192,12 +194,14 @@ void check_mixer_ops(const Context& ctx, uint64_t seed, std::vector<GradcheckRow
     c.input("v", HV * V);
     c.input("g", HV * K);
     c.input("beta", HV);
-    const ParamId A_log = c.param("A_log", {HV}, 0.5), dt_bias = c.param("dt_bias", {HV, K}, 0.5, -3);
-    const KdaParams params{.gate = gate, .gate_lower_bound = -5,
-                           .beta_max = gate == GateLaw::bounded ? 2.0 : 1.0};
+    const ParamId A_log = c.param("A_log", {HV}, 0.5),
+                  dt_bias = c.param("dt_bias", {HV, K}, 0.5, -3);
+    const KdaParams params{
+        .gate = gate, .gate_lower_bound = -5, .beta_max = gate == GateLaw::bounded ? 2.0 : 1.0};
     c.check(
         [&](Tape& t, auto& x) {
-          return kda(t, {x[0], x[1], x[2], x[3], x[4], A_log, dt_bias, H, HV, params}, c.cu_seqlens());
+          return kda(t, {x[0], x[1], x[2], x[3], x[4], A_log, dt_bias, H, HV, params},
+                     c.cu_seqlens());
         },
         rows);
   }

@@ -6,8 +6,9 @@
 
 namespace sluice {
 
-// Losses, gradient norms and learning rates of every step in metrics.jsonl (times are not compared),
-// and the weights and optimizer states of the newest checkpoints. One line a difference; empty: none.
+// Losses, gradient norms and learning rates of every step in metrics.jsonl (times are not
+// compared), and the weights and optimizer states of the newest checkpoints. One line a difference;
+// empty: none.
 std::vector<std::string> compare_runs(const std::string& run_a, const std::string& run_b);
 
 }  // namespace sluice

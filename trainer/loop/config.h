@@ -66,7 +66,8 @@ struct CheckpointConfig {
 };
 
 struct MetricsConfig {
-  int64_t log_every_steps = 10;  // plain lines, where there is no terminal; JSON lines have every step
+  int64_t log_every_steps =
+      10;  // plain lines, where there is no terminal; JSON lines have every step
 
   template <class V>
   void visit(V& v) {

@@ -19,15 +19,15 @@ ResumeReport check_resume(const CheckpointMeta& meta, const Config& config,
                             key == "data.seed" || key == "data.seq_len_tokens" ||
                             key == "train.batch_tokens" || key == "run.seed";
     (of_the_run ? report.fatal : report.changed).push_back(line);
-    if (!of_the_run && (key == "train.micro_batch_tokens" || starts_with(key, "optim.") ||
-                        key == "train.steps"))
+    if (!of_the_run &&
+        (key == "train.micro_batch_tokens" || starts_with(key, "optim.") || key == "train.steps"))
       report.bitwise.push_back(line);
   }
   for (const auto& [key, is] : fingerprint) {
     const auto was = meta.fingerprint.find(key);
     if (was == meta.fingerprint.end() || was->second != is)
-      report.bitwise.push_back(
-          cat(key, ": was ", was == meta.fingerprint.end() ? "(unknown)" : was->second, ", is ", is));
+      report.bitwise.push_back(cat(
+          key, ": was ", was == meta.fingerprint.end() ? "(unknown)" : was->second, ", is ", is));
   }
   return report;
 }

@@ -33,7 +33,8 @@ static double measure_gemm_rate(const Context& ctx, int threads) {
   std::vector<float> a(size_t(n * n), 1), b(size_t(n * n), 1), c(size_t(n * n * threads), 0);
   auto once = [&] {
     parallel_for(ctx, threads, [&](int64_t t) {
-      gemm<float>(Transpose::no, Transpose::yes, n, n, n, 1, a.data(), n, b.data(), n, 0, &c[size_t(t * n * n)], n);
+      gemm<float>(Transpose::no, Transpose::yes, n, n, n, 1, a.data(), n, b.data(), n, 0,
+                  &c[size_t(t * n * n)], n);
     });
   };
   once();
@@ -65,7 +66,8 @@ Trainer::Trainer(const Config& config)
   progress_.note(cost_table(*lm_, *params_, config_.data.seq_len_tokens) + optimizer_->table());
   plan_memory();
   peak_flops_ = measure_gemm_rate(ctx_, threads_.threads());
-  progress_.note(fmt::format("{} threads, GEMM rate {:.0f} GFLOP/s", threads_.threads(), peak_flops_ / 1e9));
+  progress_.note(
+      fmt::format("{} threads, GEMM rate {:.0f} GFLOP/s", threads_.threads(), peak_flops_ / 1e9));
   resume();
 }
 
@@ -159,7 +161,8 @@ void Trainer::run() {
     if (step_ % config_.train.validate_every_steps == 0 || last) validate();
     if (step_ % config_.checkpoint.every_steps == 0 || last) save();
   }
-  for (const auto& [key, value] : last_valid_) progress_.note(fmt::format("final {} {:.4f}", key, value));
+  for (const auto& [key, value] : last_valid_)
+    progress_.note(fmt::format("final {} {:.4f}", key, value));
 }
 
 void Trainer::train_step() {
@@ -201,7 +204,8 @@ void Trainer::train_step() {
 
 // The step is lost anyway: run it once more, op by op, to say which one made the first bad number.
 void Trainer::note_nonfinite() {
-  progress_.note(fmt::format("step {}: the gradients are not finite; the step is skipped", step_ + 1));
+  progress_.note(
+      fmt::format("step {}: the gradients are not finite; the step is skipped", step_ + 1));
   const double scale = 1.0 / double(loader_->valid_tokens(step_));
   for (int64_t m = 0; m < loader_->micro_batches(); ++m) {
     loader_->load(step_, m, batch_->batch());
@@ -226,7 +230,8 @@ void Trainer::validate() {
     const double bits_per_byte = nats / std::log(2.0) / double(v.set.text_bytes());
     last_valid_["valid." + v.name + ".bits_per_byte"] = bits_per_byte;
     last_valid_["valid." + v.name + ".loss"] = nats / tokens;
-    metrics_->write("valid." + v.name, step_, {{"loss", nats / tokens}, {"bits_per_byte", bits_per_byte}});
+    metrics_->write("valid." + v.name, step_,
+                    {{"loss", nats / tokens}, {"bits_per_byte", bits_per_byte}});
     progress_.note(fmt::format("valid    step {}  {}  loss {:.4f}  bits/byte {:.4f}", step_, v.name,
                                nats / tokens, bits_per_byte));
   }
@@ -241,9 +246,10 @@ void Trainer::save() {
                                    {"tokens", step_ * config_.train.batch_tokens}},
                       .numbers = last_valid_};
   meta.numbers["loss"] = last_loss_;
-  const SaveResult saved = save_checkpoint(
-      config_.run.dir, meta, named_weights(*params_), named_moments(),
-      {.keep_last = config_.checkpoint.keep_last, .keep_every_steps = config_.checkpoint.keep_every_steps});
+  const SaveResult saved =
+      save_checkpoint(config_.run.dir, meta, named_weights(*params_), named_moments(),
+                      {.keep_last = config_.checkpoint.keep_last,
+                       .keep_every_steps = config_.checkpoint.keep_every_steps});
   saved_step_ = step_;
   for (const std::string& p : saved.problems) progress_.note("checkpoint: " + p);
   progress_.note("saved    " + saved.saved.folder);

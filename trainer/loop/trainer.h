@@ -52,12 +52,12 @@ class Trainer {
   std::unique_ptr<MicroBatchBuffer> batch_;
   std::unique_ptr<JsonLines> metrics_;
   StepState state_;
-  int64_t step_ = 0;          // done
-  int64_t first_step_ = 0;    // done when this process started
+  int64_t step_ = 0;        // done
+  int64_t first_step_ = 0;  // done when this process started
   int64_t saved_step_ = -1;
-  double peak_flops_ = 0;     // measured GEMM rate of all threads
+  double peak_flops_ = 0;  // measured GEMM rate of all threads
   double flops_per_token_ = 0;
-  double started_ = 0;        // seconds, of the first step here
+  double started_ = 0;  // seconds, of the first step here
   double last_loss_ = 0;
   std::map<std::string, double> last_valid_;
 };

@@ -10,14 +10,14 @@
 
 namespace sluice {
 
-// Numbers are written with the fewest digits that read back to the same double, so that two runs can
-// be compared bit for bit; NaN and infinities, which JSON lacks, as strings.
+// Numbers are written with the fewest digits that read back to the same double, so that two runs
+// can be compared bit for bit; NaN and infinities, which JSON lacks, as strings.
 class JsonLines {
  public:
   using Fields = std::vector<std::pair<std::string, double>>;
 
-  // Opens for appending. Lines of steps after `resume_step` are cut away first: a run that died after
-  // its last checkpoint repeats those steps.
+  // Opens for appending. Lines of steps after `resume_step` are cut away first: a run that died
+  // after its last checkpoint repeats those steps.
   JsonLines(const std::string& path, int64_t resume_step);
 
   // {"event": event, "step": step, fields...}; flushed at once. A full disk is an Error.

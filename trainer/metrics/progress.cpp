@@ -17,9 +17,9 @@ std::string duration(double seconds) {
 
 std::string to_string(const ProgressLine& p) {
   const int width = int(fmt::formatted_size("{}", p.steps));
-  std::string line = fmt::format("step {:>{}}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} tok/s",
-                                 p.step, width, p.steps, p.loss, p.grad_norm, p.lr,
-                                 p.tokens_per_second);
+  std::string line =
+      fmt::format("step {:>{}}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} tok/s", p.step,
+                  width, p.steps, p.loss, p.grad_norm, p.lr, p.tokens_per_second);
   if (p.mfu >= 0) line += fmt::format("  MFU {:.1f}%", 100 * p.mfu);
   return line + "  ETA " + duration(p.eta_seconds);
 }

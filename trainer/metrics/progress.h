@@ -8,10 +8,10 @@ namespace sluice {
 
 struct ProgressLine {
   int64_t step = 0, steps = 0;
-  double loss = 0;            // nats a token
+  double loss = 0;  // nats a token
   double grad_norm = 0, lr = 0;
   double tokens_per_second = 0;
-  double mfu = 0;             // 0..1; below 0: the peak is not known
+  double mfu = 0;  // 0..1; below 0: the peak is not known
   double eta_seconds = 0;
 };
 
