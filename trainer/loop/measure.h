@@ -1,0 +1,14 @@
+// trainer/loop/measure.h -- time, and what the machine can do.
+#pragma once
+
+#include "kernels/tensor/context.h"
+
+namespace sluice {
+
+// Seconds of a clock that nobody sets: rates and remaining times survive a jump of the wall clock.
+double monotonic_seconds();
+
+// FLOP/s of a plain f32 product on all `threads`: what MFU is measured against.
+double measure_gemm_rate(const Context& ctx, int threads);
+
+}  // namespace sluice
