@@ -114,8 +114,8 @@ Outputs in_f64(const Problem& p) {
   out.push_back(filled({p.N, p.C}, DType::f64, p.before));
   out.push_back(filled({p.C}, DType::f64, p.before));
   const bool add = !std::isnan(p.before);
-  run_both(test::SmallContext(Mode::reference), x.view(), w.view(), dy.view(), out[0].view(),
-           out[1].view(), {out[2].view(), add}, {out[3].view(), add});
+  run_both(test::CpuContext(Mode::reference, 1, 16 << 20), x.view(), w.view(), dy.view(),
+           out[0].view(), out[1].view(), {out[2].view(), add}, {out[3].view(), add});
   return out;
 }
 
