@@ -35,7 +35,8 @@ struct ConfigSource {
   std::vector<std::string> set;  // "a.b=c"
 };
 void print_config(const ConfigSource& c);
-void train(const ConfigSource& c);
+// The process's exit code (trainer/loop/exit_code.h). fresh: a folder that was used is refused.
+int train(const ConfigSource& c, bool fresh);
 
 struct Generate {
   std::string run;  // a run's folder or one checkpoint of it

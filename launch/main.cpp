@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "launch/commands.h"
+#include "trainer/loop/exit_code.h"
 
 namespace {
 
@@ -61,11 +62,14 @@ void add_data(CLI::App& app) {
   n->callback([] { ngram(text, order); });
 }
 
-void add_runs(CLI::App& app) {
+void add_runs(CLI::App& app, int& status) {
   static ConfigSource run, shown;
   CLI::App* t = app.add_subcommand("train", "pretraining; the same command resumes");
   add_config_options(*t, run);
-  t->callback([] { train(run); });
+  static bool fresh = false;
+  t->add_flag("--fresh", fresh, "a new run: refuse a folder that a run has used");
+  t->footer(sluice::kExitCodes);
+  t->callback([&status] { status = train(run, fresh); });
 
   CLI::App* c = app.add_subcommand("config", "check a config");
   add_config_options(*c, shown);
@@ -111,12 +115,15 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", version);
   app.require_subcommand(1);
   add_data(app);
-  add_runs(app);
+  add_runs(app, status);
   add_checks(app, status);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e);
+    return app.exit(e) == 0 ? 0 : int(sluice::ExitCode::config);
+  } catch (const sluice::ExitError& e) {
+    std::fprintf(stderr, "sluice: %s\n", e.what());
+    return int(e.code);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "sluice: %s\n", e.what());
     return 1;

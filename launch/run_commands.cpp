@@ -15,12 +15,17 @@
 
 namespace sluice::launch {
 
-void print_config(const ConfigSource& c) {
-  fmt::print("{}", config::print(config::load<Config>(c.file, c.set)));
+static Config load(const ConfigSource& c) {
+  return with_code(ExitCode::config, [&] { return config::load<Config>(c.file, c.set); });
 }
 
-void train(const ConfigSource& c) {
-  Trainer(config::load<Config>(c.file, c.set)).run();
+void print_config(const ConfigSource& c) {
+  fmt::print("{}", config::print(load(c)));
+}
+
+int train(const ConfigSource& c, bool fresh) {
+  Trainer trainer(load(c), fresh ? Trainer::Folder::fresh : Trainer::Folder::any);
+  return int(trainer.run());
 }
 
 void generate(const Generate& c) {

@@ -1,15 +1,16 @@
 // optim/adamw_optimizer.cpp -- one kernel call a shard.
 #include "optim/adamw_optimizer.h"
 
-#include <fmt/format.h>
-
 #include "kernels/adamw/adamw.h"
 #include "kernels/grad_norm/grad_norm.h"
 
 namespace sluice {
 
 AdamWOptimizer::AdamWOptimizer(const OptimConfig& config, const ParamStore& params)
-    : config_(config), params_(params), sum_of_squares_(DType::f64, {1}) {
+    : config_(config),
+      params_(params),
+      settings_(param_settings(config, params)),
+      sum_of_squares_(DType::f64, {1}) {
   for (const Shard& s : params.shards()) {
     m_.emplace_back(s.master);
     v_.emplace_back(s.master);
@@ -30,17 +31,16 @@ void AdamWOptimizer::clip(const Context& ctx, StepState* state,
 void AdamWOptimizer::step(const Context& ctx, const StepState* state) {
   const std::vector<Shard>& shards = params_.shards();
   for (size_t i = 0; i < shards.size(); ++i)
-    adamw(ctx,
-          {.param = shards[i].master,
-           .grad = shards[i].grad,
-           .m = m_[i].view(),
-           .v = v_[i].view(),
-           .state = state,
-           .lr_scale = 1,
-           .beta1 = config_.betas[0],
-           .beta2 = config_.betas[1],
-           .eps = config_.eps,
-           .weight_decay = params_.spec(shards[i].id).weight_decay ? config_.weight_decay : 0});
+    adamw(ctx, {.param = shards[i].master,
+                .grad = shards[i].grad,
+                .m = m_[i].view(),
+                .v = v_[i].view(),
+                .state = state,
+                .lr_scale = settings_[i].lr_scale,
+                .beta1 = config_.betas[0],
+                .beta2 = config_.betas[1],
+                .eps = config_.eps,
+                .weight_decay = settings_[i].weight_decay});
 }
 
 std::vector<AdamWOptimizer::Moments> AdamWOptimizer::moments() const {
@@ -57,16 +57,7 @@ int64_t AdamWOptimizer::bytes() const {
 }
 
 std::string AdamWOptimizer::table() const {
-  int64_t count[2] = {}, elements[2] = {};
-  for (const Shard& s : params_.shards()) {
-    const bool decays = params_.spec(s.id).weight_decay;
-    ++count[decays];
-    elements[decays] += s.master.numel();
-  }
-  return fmt::format(
-      "adamw    {:>4} tensors {:>12} elements  weight decay {}\n"
-      "adamw    {:>4} tensors {:>12} elements  weight decay 0 (norms, A_log, dt_bias)\n",
-      count[1], elements[1], config_.weight_decay, count[0], elements[0]);
+  return settings_table(config_, params_, settings_);
 }
 
 }  // namespace sluice

@@ -9,7 +9,7 @@
 #include "kernels/tensor/context.h"
 #include "kernels/tensor/step_state.h"
 #include "model/autograd/param_store.h"
-#include "optim/config.h"
+#include "optim/groups.h"
 
 namespace sluice {
 
@@ -30,12 +30,13 @@ class AdamWOptimizer {
   };
   std::vector<Moments> moments() const;  // by shard: for checkpoints
   int64_t bytes() const;
-  std::string table() const;  // which parameters decay: printed at start
+  std::string table() const;  // of the settings by group: printed at start
 
  private:
   OptimConfig config_;
   const ParamStore& params_;
-  std::vector<Buffer> m_, v_;  // by shard
+  std::vector<ParamSettings> settings_;  // by shard
+  std::vector<Buffer> m_, v_;            // by shard
   Buffer sum_of_squares_;
 };
 

@@ -3,7 +3,9 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace sluice {
 
@@ -28,6 +30,21 @@ struct ScheduleConfig {
   }
 };
 
+// Settings of the parameters whose name matches, over the built-in ones (optim/groups.h).
+struct GroupRule {
+  std::string match;                   // a glob over whole names: "*.A_log"
+  std::optional<double> weight_decay;  // null: as it was
+  double lr_scale = 1;
+
+  template <class V>
+  void visit(V& v) {
+    v("match", match, "a glob of parameter names", [](const std::string& s) { return !s.empty(); });
+    v("weight_decay", weight_decay, "null or a number of at least 0",
+      [](const auto& x) { return !x || *x >= 0; });
+    v("lr_scale", lr_scale, "a number of at least 0", [](double x) { return x >= 0; });
+  }
+};
+
 struct OptimConfig {
   std::string kind = "adamw";
   double lr = 2e-3;  // peak, after warmup
@@ -36,6 +53,7 @@ struct OptimConfig {
   double weight_decay = 0.1;    // decoupled; matrices only
   double clip_grad_norm = 1.0;  // global L2 norm; 0: no clipping
   ScheduleConfig schedule;
+  std::vector<GroupRule> groups;  // in order; the last one that matches wins
 
   template <class V>
   void visit(V& v) {
@@ -48,6 +66,7 @@ struct OptimConfig {
     v("weight_decay", weight_decay, "a number of at least 0", [](double x) { return x >= 0; });
     v("clip_grad_norm", clip_grad_norm, "a number of at least 0", [](double x) { return x >= 0; });
     v.section("schedule", schedule);
+    v.list("groups", groups, "a list of {match, weight_decay, lr_scale}");
   }
 };
 

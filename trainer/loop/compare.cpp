@@ -20,9 +20,13 @@ std::vector<Json> read_metrics(const std::string& run) {
   std::ifstream in(path);
   if (!in) throw Error(cat(path, ": ", std::strerror(errno)));
   std::vector<Json> lines;
+  int64_t number = 0;
   for (std::string line; std::getline(in, line);) {
+    ++number;
     Json j = Json::parse(line, nullptr, false);
-    if (j.is_discarded()) throw Error(cat(path, ":", lines.size() + 1, ": no JSON"));
+    if (j.is_discarded()) throw Error(cat(path, ":", number, ": no JSON"));
+    const std::string event = j.value("event", "");
+    if (event != "train" && event.rfind("valid.", 0) != 0) continue;  // starts, saves, signals
     for (const char* of_time : {"tokens_per_second", "mfu", "seconds"}) j.erase(of_time);
     lines.push_back(std::move(j));
   }
@@ -35,7 +39,7 @@ void compare_metrics(const std::string& a, const std::string& b, std::vector<std
     out.push_back(cat("metrics.jsonl: ", la.size(), " lines against ", lb.size()));
   for (size_t i = 0; i < std::min(la.size(), lb.size()); ++i)
     if (la[i] != lb[i]) {
-      out.push_back(cat("metrics.jsonl:", i + 1, ": ", la[i].dump(), " against ", lb[i].dump()));
+      out.push_back(cat("metrics.jsonl: ", la[i].dump(), " against ", lb[i].dump()));
       return;
     }
 }

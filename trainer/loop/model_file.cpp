@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "configs/schema.h"
+#include "trainer/checkpoint/manifest.h"
 
 namespace sluice {
 
@@ -16,9 +17,10 @@ std::vector<NamedTensor> named_weights(ParamStore& params) {
   return list;
 }
 
-static CheckpointRef find_checkpoint(const std::string& path) {
-  if (std::filesystem::exists(std::filesystem::path(path) / "manifest.json"))
-    return {.folder = path, .step = 0};
+CheckpointRef find_checkpoint(const std::string& path) {
+  const std::string manifest = path + "/" + kManifestName;
+  if (std::filesystem::exists(manifest))  // the folder may have been renamed: the manifest knows
+    return {.folder = path, .step = parse_manifest(read_text(manifest), manifest).meta.step};
   std::vector<std::string> problems;
   const auto found = find_newest_valid(path, &problems);
   std::string all;
@@ -31,7 +33,6 @@ LoadedModel load_model(const std::string& path) {
   LoadedModel m;
   m.checkpoint = find_checkpoint(path);
   const CheckpointMeta meta = load_meta(m.checkpoint);
-  m.checkpoint.step = meta.step;
   m.config = config::load_string<Config>(meta.config_yaml, m.checkpoint.folder + "/config.yaml");
   m.params = std::make_unique<PlainStore>(DType::f32);
   m.lm = std::make_unique<Lm>(m.config.model, *m.params);

@@ -18,6 +18,7 @@ struct LoadedModel {
 };
 
 // `path` is a run's folder (its newest valid checkpoint) or one checkpoint's folder.
+CheckpointRef find_checkpoint(const std::string& path);
 LoadedModel load_model(const std::string& path);
 
 // The weights as a checkpoint names them.

@@ -2,6 +2,7 @@
 #include "trainer/loop/resume.h"
 
 #include "configs/schema.h"
+#include "trainer/loop/stages.h"
 
 namespace sluice {
 
@@ -15,14 +16,15 @@ ResumeReport check_resume(const CheckpointMeta& meta, const Config& config,
   const auto old = config::load_string<Config>(meta.config_yaml, "config.yaml of the checkpoint");
   for (const auto& [key, was, is] : config::diff(old, config)) {
     const std::string line = cat(key, ": was ", was, ", is ", is);
-    const bool of_the_run = starts_with(key, "model.") || starts_with(key, "data.train") ||
-                            key == "data.seed" || key == "data.seq_len_tokens" ||
-                            key == "train.batch_tokens" || key == "run.seed";
+    const bool of_the_run =
+        starts_with(key, "model.") || key == "train.batch_tokens" || key == "run.seed";
     (of_the_run ? report.fatal : report.changed).push_back(line);
     if (!of_the_run &&
-        (key == "train.micro_batch_tokens" || starts_with(key, "optim.") || key == "train.steps"))
+        (key == "train.micro_batch_tokens" || starts_with(key, "optim.") || key == "train.steps" ||
+         starts_with(key, "train.stages") || starts_with(key, "train.spike")))
       report.bitwise.push_back(line);
   }
+  for (const std::string& line : changed_past(old, config, meta.step)) report.fatal.push_back(line);
   for (const auto& [key, is] : fingerprint) {
     const auto was = meta.fingerprint.find(key);
     if (was == meta.fingerprint.end() || was->second != is)

@@ -15,8 +15,9 @@ struct ResumeReport {
   std::vector<std::string> bitwise;  // why the bits may differ; empty: bitwise
 };
 
-// Differences of the config by key: model.*, data.*, train.batch_tokens and run.seed are fatal; the
-// rest may change. Micro-batch, threads aside, and the fingerprint decide about bits.
+// Differences of the config by key: model.*, train.batch_tokens, run.seed and the data of steps
+// that are done are fatal; the rest, stages to come included, may change. Micro-batch, threads
+// aside, and the fingerprint decide about bits.
 ResumeReport check_resume(const CheckpointMeta& meta, const Config& config,
                           const std::map<std::string, std::string>& fingerprint);
 

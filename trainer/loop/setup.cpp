@@ -2,37 +2,56 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
-#include "data/tokenizer/tokenizer.h"
+#include "trainer/checkpoint/folder.h"
 #include "trainer/loop/trainer.h"
 
 namespace sluice {
 
+// All parts of the run, also those that begin in a week.
 void Trainer::open_data() {
-  loader_ = std::make_unique<Loader>(config_.data, config_.train.batch_tokens,
-                                     config_.train.micro_batch_tokens);
-  loader_->check_supply(config_.train.steps);
   const Tokenizer tokenizer = Tokenizer::load(config_.data.tokenizer);
+  if (!config_.model.vocab_size) config_.model.vocab_size = tokenizer.vocab_size();
+  SLUICE_CHECK(*config_.model.vocab_size >= tokenizer.vocab_size(), "model.vocab_size is ",
+               *config_.model.vocab_size, ", the tokenizer has ", tokenizer.vocab_size());
+  for (const DataPart& p : data_parts(config_)) {
+    try {
+      parts_.push_back(open_part(p, tokenizer));
+    } catch (const Error& e) {
+      if (p.begin == 0) throw;
+      throw Error(cat("train.stages, at_step ", p.begin, ": ", e.what()));
+    }
+  }
+}
+
+Trainer::OpenPart Trainer::open_part(const DataPart& is, const Tokenizer& tokenizer) const {
   auto check = [&](const std::string& what, const ShardInfo& info) {
     SLUICE_CHECK(info.tokenizer == tokenizer.fingerprint(), what, " was encoded with tokenizer ",
                  info.tokenizer, ", ", config_.data.tokenizer, " is ", tokenizer.fingerprint());
   };
-  check("data.train", loader_->shard_info());
-  if (!config_.model.vocab_size) config_.model.vocab_size = tokenizer.vocab_size();
-  SLUICE_CHECK(*config_.model.vocab_size >= tokenizer.vocab_size(), "model.vocab_size is ",
-               *config_.model.vocab_size, ", the tokenizer has ", tokenizer.vocab_size());
-  for (const auto& [name, path] : config_.data.validation) {
-    ValidationSet set(path, config_.data.seq_len_tokens, config_.train.micro_batch_tokens);
+  const int64_t micro_batch = config_.train.micro_batch_tokens;
+  Loader loader(is.data, config_.train.batch_tokens, micro_batch);
+  loader.check_supply(is.end - is.begin);
+  check("data.train", loader.shard_info());
+  MicroBatchBuffer batch = loader.make_buffer();
+  OpenPart part{is, std::move(loader), std::move(batch), {}, 0};
+  for (const auto& [name, path] : is.data.validation) {
+    ValidationSet set(path, is.data.seq_len_tokens, micro_batch);
     check(path, set.shard_info());
     MicroBatchBuffer buffer = set.make_buffer();
-    validation_.push_back({name, std::move(set), std::move(buffer)});
+    part.validation.push_back({name, std::move(set), std::move(buffer)});
   }
-  batch_ = std::make_unique<MicroBatchBuffer>(loader_->make_buffer());
+  return part;
 }
 
+// For the largest part, now: no step may find that there is too little.
 void Trainer::plan_memory() {
-  int64_t bytes = runner_->plan(batch_->batch());
-  for (Valid& v : validation_) bytes = std::max(bytes, runner_->plan(v.buffer.batch()));
+  int64_t bytes = 0;
+  for (OpenPart& p : parts_) {
+    bytes = std::max(bytes, runner_->plan(p.batch.batch()));
+    for (Valid& v : p.validation) bytes = std::max(bytes, runner_->plan(v.buffer.batch()));
+  }
   Arena clip = Arena::plan(Device::cpu);
   Context plan = ctx_;
   plan.mode = Mode::plan;
@@ -46,6 +65,20 @@ void Trainer::plan_memory() {
   progress_.note(fmt::format(
       "memory   weights {:.1f} MiB, gradients {:.1f} MiB, optimizer {:.1f} MiB, step {:.1f} MiB",
       weights / mib, weights / mib, double(optimizer_->bytes()) / mib, double(bytes) / mib));
+}
+
+void Trainer::refuse_used_folder() const {
+  const std::string& dir = config_.run.dir;
+  std::string there;
+  const size_t checkpoints = list_checkpoints(dir).size();
+  if (checkpoints > 0) there += cat("\n  ", checkpoints, " checkpoints in ", dir, "/checkpoints");
+  for (const char* name : {"metrics.jsonl", "tensorboard"})
+    if (std::filesystem::exists(dir + "/" + name)) there += cat("\n  ", dir, "/", name);
+  if (!there.empty())
+    throw ExitError(ExitCode::config,
+                    cat("--fresh: ", dir, " is a run's folder already:", there,
+                        "\nWithout --fresh the run goes on; for a new one, use another run.dir "
+                        "(--set run.dir=...) or move these away"));
 }
 
 }  // namespace sluice

@@ -5,6 +5,7 @@
 
 #include "configs/schema.h"
 #include "trainer/loop/fingerprint.h"
+#include "trainer/loop/init.h"
 #include "trainer/loop/model_file.h"
 #include "trainer/loop/resume.h"
 #include "trainer/loop/trainer.h"
@@ -20,7 +21,7 @@ std::vector<NamedTensor> Trainer::named_moments() const {
   return list;
 }
 
-void Trainer::resume() {
+void Trainer::start() {
   remove_leftovers(lock_);
   std::vector<std::string> problems;
   const auto found = find_newest_valid(config_.run.dir, &problems);
@@ -28,27 +29,77 @@ void Trainer::resume() {
   SLUICE_CHECK(found || problems.empty(), config_.run.dir,
                ": every checkpoint is broken (above); starting afresh would hide that. Move the "
                "folder away to do so");
-  if (found) {
-    const CheckpointMeta meta = load_meta(*found);
-    const ResumeReport report = check_resume(meta, config_, fingerprint(ctx_));
-    for (const std::string& c : report.changed) progress_.note("changed  " + c);
-    std::string all;
-    for (const std::string& f : report.fatal) all += "\n  " + f;
-    if (!report.fatal.empty())
-      throw Error(cat(found->folder, " is of another run; use another run.dir:", all));
-    load_tensors(*found, Part::weights, named_weights(*params_));
-    load_tensors(*found, Part::optimizer, named_moments());
-    step_ = saved_step_ = meta.step;
-    for (const auto& [key, value] : meta.numbers)
-      if (key.rfind("valid.", 0) == 0) last_valid_[key] = value;
-    std::string why;
-    for (const std::string& b : report.bitwise) why += "\n  " + b;
-    progress_.note(fmt::format("resumed  {} ({})", found->folder,
-                               why.empty() ? "bitwise" : "not bitwise:" + why));
-  }
-  first_step_ = step_;
-  metrics_ = std::make_unique<JsonLines>(config_.run.dir + "/metrics.jsonl", step_);
+  if (found)
+    resume(*found);
+  else if (config_.run.init)
+    start_from(*config_.run.init);
+  metrics_ = std::make_unique<Metrics>(
+      config_.run.dir, step_,
+      MetricsFiles{.jsonl = config_.metrics.jsonl, .tensorboard = config_.metrics.tensorboard},
+      [this](const std::string& text) { progress_.note(text); });
+  TextFields facts;
+  if (found) facts.emplace_back("checkpoint", found->folder);
+  if (!found && config_.run.init) facts.emplace_back("init", config_.run.init->from);
+  for (const auto& [key, value] : fingerprint(ctx_)) facts.emplace_back(key, value);
+  metrics_->note(found ? "resume" : "start", step_, facts);
   std::ofstream(config_.run.dir + "/config.yaml") << config::print(config_);
+}
+
+void Trainer::resume(const CheckpointRef& from) {
+  const CheckpointMeta meta = load_meta(from);
+  const ResumeReport report = check_resume(meta, config_, fingerprint(ctx_));
+  for (const std::string& c : report.changed) progress_.note("changed  " + c);
+  std::string all;
+  for (const std::string& f : report.fatal) all += "\n  " + f;
+  if (!report.fatal.empty())
+    throw Error(cat(from.folder, " is of another run; use another run.dir:", all));
+  load_tensors(from, Part::weights, named_weights(*params_));
+  load_tensors(from, Part::optimizer, named_moments());
+  load_progress(meta);
+  saved_step_ = step_;
+  for (const auto& [key, value] : meta.integers)
+    if (key.rfind("init.", 0) == 0) init_[key] = value;
+  std::string why;
+  for (const std::string& b : report.bitwise) why += "\n  " + b;
+  if (config_.run.init) progress_.note("run.init was for the first start: the run has checkpoints");
+  progress_.note(
+      fmt::format("resumed  {} ({})", from.folder, why.empty() ? "bitwise" : "not bitwise:" + why));
+}
+
+void Trainer::start_from(const InitConfig& init) {
+  const CheckpointRef from = find_checkpoint(init.from);
+  const CheckpointMeta meta = load_meta(from);
+  const bool all = init.load == "all";
+  check_tensors(from, Part::weights, named_weights(*params_));
+  if (all) check_tensors(from, Part::optimizer, named_moments());
+  load_tensors(from, Part::weights, named_weights(*params_));
+  if (all) {
+    load_tensors(from, Part::optimizer, named_moments());
+    load_progress(meta);
+    SLUICE_CHECK(step_ < config_.train.steps, "run.init.load: all goes on after step ", step_,
+                 " of ", from.folder, ", but train.steps is ", config_.train.steps);
+  }
+  init_ = {{"init.step", meta.step}, {"init.weights_crc32", weights_checksum(from)}};
+  for (const std::string& line : differences_from(meta, config_))
+    progress_.note("differs  " + line);
+  progress_.note(fmt::format("init     {} of {} (step {}); this run begins at step {}",
+                             all ? "weights, optimizer and position" : "weights", from.folder,
+                             meta.step, step_));
+}
+
+// All of a run's state that is no tensor.
+void Trainer::load_progress(const CheckpointMeta& meta) {
+  const auto number = [&](const char* key) {
+    const auto it = meta.integers.find(key);
+    SLUICE_CHECK(it != meta.integers.end(), "the checkpoint of step ", meta.step, " has no ", key);
+    return it->second;
+  };
+  step_ = meta.step;
+  updates_ = number("optimizer.updates");
+  nonfinite_ = number("nonfinite_in_a_row");
+  spikes_.load(meta.numbers);
+  for (const auto& [key, value] : meta.numbers)
+    if (key.rfind("valid.", 0) == 0) last_valid_[key] = value;
 }
 
 void Trainer::save() {
@@ -57,16 +108,22 @@ void Trainer::save() {
                       .fingerprint = fingerprint(ctx_),
                       .integers = {{"run.seed", config_.run.seed},
                                    {"data.seed", config_.data.seed},
-                                   {"tokens", step_ * config_.train.batch_tokens}},
+                                   {"tokens", step_ * config_.train.batch_tokens},
+                                   {"optimizer.updates", updates_},
+                                   {"nonfinite_in_a_row", nonfinite_}},
                       .numbers = last_valid_};
+  meta.integers.insert(init_.begin(), init_.end());
   meta.numbers["loss"] = last_loss_;
-  const SaveResult saved =
-      save_checkpoint(config_.run.dir, meta, named_weights(*params_), named_moments(),
-                      {.keep_last = config_.checkpoint.keep_last,
-                       .keep_every_steps = config_.checkpoint.keep_every_steps});
+  spikes_.save(meta.numbers);
+  const SaveResult saved = with_code(ExitCode::checkpoint, [&] {
+    return save_checkpoint(config_.run.dir, meta, named_weights(*params_), named_moments(),
+                           {.keep_last = config_.checkpoint.keep_last,
+                            .keep_every_steps = config_.checkpoint.keep_every_steps});
+  });
   saved_step_ = step_;
   for (const std::string& p : saved.problems) progress_.note("checkpoint: " + p);
   progress_.note("saved    " + saved.saved.folder);
+  metrics_->note("save", step_, {{"checkpoint", saved.saved.folder}});
 }
 
 }  // namespace sluice

@@ -1,4 +1,4 @@
-// trainer/loop/trainer.cpp -- the loop: steps, validation, saves.
+// trainer/loop/trainer.cpp -- the loop: steps, validation, saves, and why it ends.
 #include "trainer/loop/trainer.h"
 
 #include <fmt/format.h>
@@ -7,7 +7,6 @@
 #include <thread>
 
 #include "model/lm/cost.h"
-#include "optim/schedule.h"
 #include "trainer/loop/measure.h"
 
 namespace sluice {
@@ -16,13 +15,16 @@ static int thread_count(const RunConfig& run) {
   return run.threads ? int(*run.threads) : int(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-Trainer::Trainer(const Config& config)
+Trainer::Trainer(const Config& config, Folder folder)
     : config_(config),
       lock_(config.run.dir),
       threads_(thread_count(config.run)),
-      progress_(config.metrics.log_every_steps) {
+      progress_(config.metrics.log_every_steps),
+      schedule_(schedule_parts(config)),
+      spikes_(config.train.spike) {
   ctx_.threads = &threads_;
-  open_data();
+  if (folder == Folder::fresh) refuse_used_folder();
+  with_code(ExitCode::data, [&] { open_data(); });
   params_ = std::make_unique<PlainStore>(DType::f32);
   lm_ = std::make_unique<Lm>(config_.model, *params_);
   params_->allocate();
@@ -31,59 +33,139 @@ Trainer::Trainer(const Config& config)
   runner_ = std::make_unique<StepRunner>(
       ctx_, *params_, *lm_,
       config_.train.recompute == "block" ? Recompute::block : Recompute::none);
-  flops_per_token_ = train_flops_per_token(*lm_, config_.data.seq_len_tokens);
-  progress_.note(cost_table(*lm_, *params_, config_.data.seq_len_tokens) + optimizer_->table());
+  for (OpenPart& p : parts_)
+    p.flops_per_token = train_flops_per_token(*lm_, p.is.data.seq_len_tokens);
+  progress_.note(cost_table(*lm_, *params_, config_.data.seq_len_tokens) + optimizer_->table() +
+                 stage_table(data_parts(config_), schedule_, config_.train.batch_tokens));
   plan_memory();
   peak_flops_ = measure_gemm_rate(ctx_, threads_.threads());
   progress_.note(
       fmt::format("{} threads, GEMM rate {:.0f} GFLOP/s", threads_.threads(), peak_flops_ / 1e9));
-  resume();
+  with_code(ExitCode::checkpoint, [&] { start(); });
 }
 
-void Trainer::run() {
+ExitCode Trainer::run() {
   if (step_ >= config_.train.steps)
     progress_.note(fmt::format("the run is complete: {} of {} steps", step_, config_.train.steps));
+  const auto due = [&](int64_t every) {
+    return step_ % every == 0 || step_ == config_.train.steps;
+  };
+  const CheckpointConfig& c = config_.checkpoint;
+  first_step_ = step_;
   started_ = monotonic_seconds();
   while (step_ < config_.train.steps) {
+    if (const int signal = signals_.received()) return stop_for(signal);
+    enter_part();
     train_step();
-    const bool last = step_ == config_.train.steps;
-    if (step_ % config_.train.validate_every_steps == 0 || last) validate();
-    if (step_ % config_.checkpoint.every_steps == 0 || last) save();
+    if (nonfinite_ > 0 &&
+        (!config_.train.nonfinite.skip || nonfinite_ >= config_.train.nonfinite.stop_after))
+      return stop_nonfinite();
+    if (due(config_.train.validate_every_steps)) validate();
+    if (due(c.every_steps) || (c.keep_every_steps && due(*c.keep_every_steps))) save();
   }
+  metrics_->note("done", step_, {});
   for (const auto& [key, value] : last_valid_)
     progress_.note(fmt::format("final {} {:.4f}", key, value));
+  return ExitCode::done;
+}
+
+Trainer::OpenPart& Trainer::part_of(int64_t step) {
+  size_t i = parts_.size() - 1;
+  while (i > 0 && parts_[i].is.begin > step) --i;
+  return parts_[i];
+}
+
+// The rate counts from here: the steps of another context length take another time.
+void Trainer::enter_part() {
+  const OpenPart& p = part_of(step_);
+  if (p.is.begin != step_ || step_ == 0) return;
+  first_step_ = step_;
+  started_ = monotonic_seconds();
+  progress_.note(fmt::format("stage    from step {} on: rows of {} tokens, {} a batch", step_ + 1,
+                             p.is.data.seq_len_tokens,
+                             config_.train.batch_tokens / p.is.data.seq_len_tokens));
+  metrics_->note("stage", step_, {{"seq_len_tokens", std::to_string(p.is.data.seq_len_tokens)}});
 }
 
 void Trainer::train_step() {
-  const double scale = 1.0 / double(loader_->valid_tokens(step_));
+  OpenPart& part = part_of(step_);
+  const int64_t at = step_ - part.is.begin;
+  const double scale = 1.0 / double(part.loader.valid_tokens(at));
   params_->start_step();
   double loss = 0;
-  for (int64_t m = 0; m < loader_->micro_batches(); ++m) {
-    loader_->load(step_, m, batch_->batch());
-    loss += runner_->train(batch_->batch(), scale);
+  for (int64_t m = 0; m < part.loader.micro_batches(); ++m) {
+    part.loader.load(at, m, part.batch.batch());
+    loss += runner_->train(part.batch.batch(), scale);
   }
   params_->finish_gradients();
-  state_.step = step_ + 1;
-  state_.lr = float(lr_at(config_.optim, step_ + 1, config_.train.steps));
+  state_.step = updates_ + 1;
+  state_.lr = float(lr_after(schedule_, step_));
   optimizer_->clip(ctx_, &state_);
-  if (state_.skip) note_nonfinite();
+  const Outcome outcome = judge(loss);
   optimizer_->step(ctx_, &state_);
   ++step_;
+  if (!state_.skip) ++updates_;
   last_loss_ = loss;
+  report(outcome);
+}
 
+// Decides whether the step may change anything; nothing has been changed yet.
+Trainer::Outcome Trainer::judge(double loss) {
+  Outcome outcome{.loss = loss, .skipped = {}, .spike = spikes_.judge(loss, state_.grad_norm)};
+  if (state_.skip || !std::isfinite(loss)) {
+    state_.skip = 1;
+    ++nonfinite_;
+    nonfinite_where_ = find_nonfinite();
+    outcome.skipped = "not finite: " + nonfinite_where_;
+  } else {
+    nonfinite_ = 0;
+    if (config_.train.spike.skip && !outcome.spike.empty()) {
+      state_.skip = 1;
+      outcome.skipped = "spike: " + outcome.spike;
+    }
+  }
+  return outcome;
+}
+
+// The step is lost anyway: run it once more, op by op, to say which one made the first bad number.
+std::string Trainer::find_nonfinite() {
+  OpenPart& part = part_of(step_);
+  const int64_t at = step_ - part.is.begin;
+  const double scale = 1.0 / double(part.loader.valid_tokens(at));
+  for (int64_t m = 0; m < part.loader.micro_batches(); ++m) {
+    part.loader.load(at, m, part.batch.batch());
+    try {
+      params_->start_step();
+      runner_->report_nonfinite(part.batch.batch(), scale);
+    } catch (const Error& e) {
+      return cat("micro-batch ", m, ": ", e.what());
+    }
+  }
+  return "every op's result is finite, the gradients' norm or the sum of the losses is not";
+}
+
+void Trainer::report(const Outcome& outcome) {
   const double elapsed = monotonic_seconds() - started_, done = double(step_ - first_step_);
   const double rate = done * double(config_.train.batch_tokens) / elapsed;
-  const double mfu = rate * flops_per_token_ / peak_flops_;
+  const double mfu = rate * part_of(step_ - 1).flops_per_token / peak_flops_;
+  if (!outcome.skipped.empty()) {
+    progress_.note(fmt::format("SKIPPED  step {}: {}", step_, outcome.skipped));
+    metrics_->note("skip", step_, {{"why", outcome.skipped}});
+  } else if (!outcome.spike.empty()) {
+    progress_.note(fmt::format("SPIKE    step {}: {}", step_, outcome.spike));
+    metrics_->note("spike", step_, {{"why", outcome.spike}});
+  }
   metrics_->write("train", step_,
-                  {{"loss", loss},
+                  {{"loss", outcome.loss},
                    {"grad_norm", state_.grad_norm},
                    {"lr", state_.lr},
                    {"skipped", state_.skip},
+                   {"skipped_total", double(step_ - updates_)},
                    {"tokens_per_second", rate},
                    {"mfu", mfu}});
   progress_.update({.step = step_,
                     .steps = config_.train.steps,
-                    .loss = loss,
+                    .loss = outcome.loss,
                     .grad_norm = state_.grad_norm,
                     .lr = state_.lr,
                     .tokens_per_second = rate,
@@ -91,25 +173,8 @@ void Trainer::train_step() {
                     .eta_seconds = elapsed / done * double(config_.train.steps - step_)});
 }
 
-// The step is lost anyway: run it once more, op by op, to say which one made the first bad number.
-void Trainer::note_nonfinite() {
-  progress_.note(
-      fmt::format("step {}: the gradients are not finite; the step is skipped", step_ + 1));
-  const double scale = 1.0 / double(loader_->valid_tokens(step_));
-  for (int64_t m = 0; m < loader_->micro_batches(); ++m) {
-    loader_->load(step_, m, batch_->batch());
-    try {
-      params_->start_step();
-      runner_->report_nonfinite(batch_->batch(), scale);
-    } catch (const Error& e) {
-      progress_.note(fmt::format("  micro-batch {}: {}", m, e.what()));
-      return;
-    }
-  }
-}
-
 void Trainer::validate() {
-  for (Valid& v : validation_) {
+  for (Valid& v : part_of(step_ - 1).validation) {
     double nats = 0, tokens = 0;
     for (int64_t m = 0; m < v.set.micro_batches(); ++m) {
       v.set.load(m, v.buffer.batch());
@@ -124,6 +189,32 @@ void Trainer::validate() {
     progress_.note(fmt::format("valid    step {}  {}  loss {:.4f}  bits/byte {:.4f}", step_, v.name,
                                nats / tokens, bits_per_byte));
   }
+}
+
+ExitCode Trainer::stop_for(int signal) {
+  if (step_ > 0 && saved_step_ != step_) save();
+  const ExitCode code = signal == SIGINT ? ExitCode::interrupted : ExitCode::requeue;
+  metrics_->note("signal", step_, {{"signal", signal_name(signal)}});
+  progress_.note(fmt::format("{}: stopped after step {}{}; the same command goes on (exit code {})",
+                             signal_name(signal), step_, step_ > 0 ? ", which is saved" : "",
+                             int(code)));
+  return code;
+}
+
+// Nothing is saved: what is on the disk is from before the trouble, or from in between with the
+// weights of before.
+ExitCode Trainer::stop_nonfinite() {
+  metrics_->note("stop", step_, {{"why", nonfinite_where_}});
+  progress_.note(fmt::format(
+      "STOPPED  {} of {}: steps {} to {} were not finite, the model is as it was after step {}.\n"
+      "         {}\n"
+      "         {} (exit code {})",
+      step_, config_.train.steps, step_ - nonfinite_ + 1, step_, step_ - nonfinite_,
+      nonfinite_where_,
+      saved_step_ < 0 ? "no checkpoint was written"
+                      : cat("the newest checkpoint is that of step ", saved_step_),
+      int(ExitCode::nonfinite)));
+  return ExitCode::nonfinite;
 }
 
 }  // namespace sluice

@@ -4,22 +4,36 @@
 #include <memory>
 #include <optional>
 
+#include "data/tokenizer/tokenizer.h"
 #include "model/autograd/plain_store.h"
 #include "optim/adamw_optimizer.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/loop/config.h"
+#include "trainer/loop/exit_code.h"
+#include "trainer/loop/signals.h"
+#include "trainer/loop/spikes.h"
+#include "trainer/loop/stages.h"
 #include "trainer/loop/step.h"
-#include "trainer/metrics/jsonl.h"
+#include "trainer/metrics/metrics.h"
 #include "trainer/metrics/progress.h"
 
 namespace sluice {
 
 class Trainer {
  public:
+  enum class Folder : uint8_t { any, fresh };  // fresh: one that a run has used is refused
+
   // Locks the run's folder, opens the data, builds the model, plans and takes all memory, and loads
-  // the newest valid checkpoint if there is one. Prints what it does.
-  explicit Trainer(const Config& config);
-  void run();  // to train.steps
+  // the newest valid checkpoint if there is one, or else what run.init names. Prints what it does.
+  explicit Trainer(const Config& config, Folder folder = Folder::any);
+
+  ExitCode run();  // to train.steps, or until a signal or train.nonfinite stops it
+
+  // For tests that look into a run, or put a fault in it.
+  void train_step();
+  void save();
+  int64_t step() const { return step_; }
+  PlainStore& params() { return *params_; }
 
  private:
   struct Valid {
@@ -28,38 +42,66 @@ class Trainer {
     MicroBatchBuffer buffer;
   };
 
+  struct OpenPart {  // of the run: what reads one DataPart
+    DataPart is;
+    Loader loader;
+    MicroBatchBuffer batch;
+    std::vector<Valid> validation;
+    double flops_per_token = 0;
+  };
+  // What a step did.
+  struct Outcome {
+    double loss = 0;
+    std::string skipped;  // why nothing was changed; empty: it was
+    std::string spike;    // what was out of line
+  };
+
   void open_data();
+  OpenPart open_part(const DataPart& part, const Tokenizer& tokenizer) const;
+  OpenPart& part_of(int64_t step);  // that reads step `step`, counted from 0
   void plan_memory();
-  void resume();
-  void train_step();
+  void refuse_used_folder() const;
+  void start();
+  void resume(const CheckpointRef& from);
+  void start_from(const InitConfig& init);
+  void load_progress(const CheckpointMeta& meta);
+
+  void enter_part();
+  Outcome judge(double loss);
+  void report(const Outcome& outcome);
+  std::string find_nonfinite();
   void validate();
-  void save();
-  void note_nonfinite();
+  ExitCode stop_for(int signal);
+  ExitCode stop_nonfinite();
   std::vector<NamedTensor> named_moments() const;
 
   Config config_;
+  StopSignals signals_;
   RunLock lock_;
   ThreadPool threads_;
   Context ctx_;
   Progress progress_;
-  std::unique_ptr<Loader> loader_;
-  std::vector<Valid> validation_;
+  std::vector<OpenPart> parts_;
+  std::vector<SchedulePart> schedule_;
   std::unique_ptr<PlainStore> params_;
   std::unique_ptr<Lm> lm_;
   std::unique_ptr<AdamWOptimizer> optimizer_;
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Arena> arena_;
-  std::unique_ptr<MicroBatchBuffer> batch_;
-  std::unique_ptr<JsonLines> metrics_;
+  std::unique_ptr<Metrics> metrics_;
   StepState state_;
-  int64_t step_ = 0;        // done
-  int64_t first_step_ = 0;  // done when this process started
+  SpikeDetector spikes_;
+  int64_t step_ = 0;             // done, skipped ones too: the position in data and schedule
+  int64_t updates_ = 0;          // of them, those that changed the model: Adam's step
+  int64_t nonfinite_ = 0;        // steps in a row, until now
+  std::string nonfinite_where_;  // the first bad number of the last such step
+  int64_t first_step_ = 0;       // done when the rate's clock started
   int64_t saved_step_ = -1;
   double peak_flops_ = 0;  // measured GEMM rate of all threads
-  double flops_per_token_ = 0;
-  double started_ = 0;  // seconds, of the first step here
+  double started_ = 0;     // seconds, when first_step_ steps were done
   double last_loss_ = 0;
   std::map<std::string, double> last_valid_;
+  std::map<std::string, int64_t> init_;  // what run.init gave: step and checksum, for checkpoints
 };
 
 }  // namespace sluice

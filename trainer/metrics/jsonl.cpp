@@ -1,4 +1,4 @@
-// trainer/metrics/jsonl.cpp -- append, flush, and cut what is to be repeated.
+// trainer/metrics/jsonl.cpp -- append, and cut what is to be repeated.
 #include "trainer/metrics/jsonl.h"
 
 #include <unistd.h>
@@ -27,16 +27,16 @@ static int64_t bytes_to_keep(const std::string& path, int64_t step) {
   return keep;
 }
 
-JsonLines::JsonLines(const std::string& path, int64_t resume_step) : path_(path) {
+JsonLines::JsonLines(const std::string& path, int64_t resume_step) {
   if (access(path.c_str(), F_OK) == 0) {
     const int64_t keep = bytes_to_keep(path, resume_step);
     SLUICE_CHECK(truncate(path.c_str(), keep) == 0, path, ": ", std::strerror(errno));
   }
-  file_.reset(std::fopen(path.c_str(), "ab"));
-  SLUICE_CHECK(file_, path, ": ", std::strerror(errno));
+  file_ = std::make_unique<AppendFile>(path);
 }
 
-void JsonLines::write(const std::string& event, int64_t step, const Fields& fields) {
+void JsonLines::write(const std::string& event, int64_t step, const MetricFields& fields,
+                      const TextFields& texts) {
   nlohmann::ordered_json line{{"event", event}, {"step", step}};
   for (const auto& [key, value] : fields) {
     if (std::isfinite(value))
@@ -44,10 +44,9 @@ void JsonLines::write(const std::string& event, int64_t step, const Fields& fiel
     else
       line[key] = std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
   }
-  const std::string text = line.dump() + "\n";
-  const bool ok = std::fwrite(text.data(), 1, text.size(), file_.get()) == text.size() &&
-                  std::fflush(file_.get()) == 0;
-  SLUICE_CHECK(ok, path_, ": ", std::strerror(errno));
+  for (const auto& [key, text] : texts) line[key] = text;
+  // A text that is no UTF-8 (a path) must not stop a run: its bad bytes are replaced.
+  file_->append(line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace sluice

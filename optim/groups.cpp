@@ -1,0 +1,72 @@
+// optim/groups.cpp -- globs by fnmatch(3): * and ? match any character, dots too.
+#include "optim/groups.h"
+
+#include <fmt/format.h>
+#include <fnmatch.h>
+
+#include <map>
+#include <tuple>
+
+#include "kernels/base/check.h"
+#include "kernels/base/nearest.h"
+
+namespace sluice {
+
+static std::string no_match(const GroupRule& rule, size_t index, const ParamStore& params) {
+  std::vector<std::string> names;
+  for (int i = 0; i < params.size(); ++i) names.push_back(params.spec({i}).name);
+  const std::string near = nearest_name(names, rule.match);
+  std::string text = cat("optim.groups[", index, "].match: \"", rule.match,
+                         "\" matches none of the ", names.size(), " parameters; ");
+  if (!near.empty()) return text + "did you mean \"" + near + "\"?";
+  return text + cat("names are like \"", names.front(), "\" and \"", names.back(), "\"");
+}
+
+std::vector<ParamSettings> param_settings(const OptimConfig& config, const ParamStore& params) {
+  for (size_t r = 0; r < config.groups.size(); ++r) {  // of the model, not of this rank's shards
+    bool matched = false;
+    for (int i = 0; i < params.size() && !matched; ++i)
+      matched = fnmatch(config.groups[r].match.c_str(), params.spec({i}).name.c_str(), 0) == 0;
+    if (!matched) throw Error(no_match(config.groups[r], r, params));
+  }
+  std::vector<ParamSettings> settings;
+  for (const Shard& s : params.shards()) {
+    const ParamSpec& spec = params.spec(s.id);
+    ParamSettings& p = settings.emplace_back();
+    p.weight_decay = spec.weight_decay ? config.weight_decay : 0;
+    for (size_t r = 0; r < config.groups.size(); ++r) {
+      const GroupRule& rule = config.groups[r];
+      if (fnmatch(rule.match.c_str(), spec.name.c_str(), 0) != 0) continue;
+      if (rule.weight_decay) p.weight_decay = *rule.weight_decay;
+      p.lr_scale = rule.lr_scale;
+      p.rule = int(r);
+    }
+  }
+  return settings;
+}
+
+std::string settings_table(const OptimConfig& config, const ParamStore& params,
+                           const std::vector<ParamSettings>& settings) {
+  struct Count {
+    int64_t tensors = 0, elements = 0;
+  };
+  std::map<std::tuple<int, double, double>, Count> kinds;  // rule, -decay, lr scale
+  for (size_t i = 0; i < settings.size(); ++i) {
+    const ParamSettings& p = settings[i];
+    Count& c = kinds[{p.rule, -p.weight_decay, p.lr_scale}];
+    ++c.tensors;
+    c.elements += params.shards()[i].master.numel();
+  }
+  std::string table;
+  for (const auto& [key, count] : kinds) {
+    const auto [rule, decay, scale] = key;
+    const std::string from =
+        rule < 0 ? "built-in rule" : cat("groups[", rule, "] ", config.groups[size_t(rule)].match);
+    table += fmt::format(
+        "{:<8} {:>4} tensors {:>12} elements  weight decay {:<6g} lr x {:<5g} {}\n", config.kind,
+        count.tensors, count.elements, decay == 0 ? 0 : -decay, scale, from);
+  }
+  return table;
+}
+
+}  // namespace sluice
