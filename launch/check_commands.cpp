@@ -44,6 +44,8 @@ void gradcheck(const std::string& config_file) {
       w = std::max(w, report("model, packed, " + gate + ", recomputed blocks",
                              gradcheck_model(ctx, model, Recompute::block, 1)));
     }
+    w = std::max(w, report("model, packed, q-LoRA, output gate, full-rank gate, no convolution",
+                           gradcheck_model(ctx, gradcheck_variant_config(), Recompute::none, 1)));
   }
   fmt::print("worst of all: {:.2e}\n", w);
   SLUICE_CHECK(w < 1e-6, "the worst error is ", w, ", expected below 1e-6");

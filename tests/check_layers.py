@@ -1,6 +1,6 @@
 """Every #include "folder/..." must be of the file's own folder or of one its CMake target DEPENDS on.
 
-usage: check_layers.py ROOT LAYERS      LAYERS has one line a folder: "folder: dependency dependency"
+usage: check_layers.py ROOT LAYERS      LAYERS has lines "folder: dependency dependency"
 Prints one line a violation; exits 1 if there is any. Direct dependencies only: what a file includes,
 its folder must declare.
 """
@@ -13,7 +13,7 @@ def read_layers(path):
     deps = {}
     for line in pathlib.Path(path).read_text().splitlines():
         folder, rest = line.split(":")
-        deps[folder] = rest.split()
+        deps.setdefault(folder, []).extend(rest.split())
     return deps
 
 

@@ -1,19 +1,9 @@
 // kernels/kda/bench.cpp -- time of the chunked back end: bench_kda [--benchmark_filter=...].
-#include <benchmark/benchmark.h>
-
+#include "kernels/bench/bench.h"
 #include "kernels/kda/kda.h"
-#include "kernels/tensor/rng.h"
 
 namespace sluice {
 namespace {
-
-Buffer normal(std::initializer_list<int64_t> shape, uint64_t seed, double mean = 0) {
-  Buffer b(DType::f32, shape);
-  float* p = b.view().as<float>();
-  for (int64_t i = 0; i < b.view().numel(); ++i)
-    p[i] = float(mean + random_normal(seed, uint64_t(i)));
-  return b;
-}
 
 // Arguments: documents, tokens a document, heads, K = V, threads. Gates as a layer starts:
 // softplus, A = e^1, dt_bias about -4.
@@ -21,11 +11,12 @@ void kda(benchmark::State& state, bool backward, bool saves) {
   const int64_t documents = state.range(0), T = state.range(1), H = state.range(2),
                 D = state.range(3);
   const int64_t N = documents * T;
-  const Buffer q = normal({N, H, D}, 1), k = normal({N, H, D}, 2), v = normal({N, H, D}, 3);
-  const Buffer g = normal({N, H, D}, 4), beta = normal({N, H}, 5), A = normal({H}, 6, 1);
-  const Buffer bias = normal({H, D}, 7, -4), d_o = normal({N, H, D}, 8);
-  const Buffer cu(DType::i32, {documents + 1}), S(DType::f32, {documents, H, D, D});
-  for (int64_t d = 0; d <= documents; ++d) cu.view().as<int32_t>()[d] = int32_t(d * T);
+  const Buffer q = bench::normal({N, H, D}, 1), k = bench::normal({N, H, D}, 2),
+               v = bench::normal({N, H, D}, 3);
+  const Buffer g = bench::normal({N, H, D}, 4), beta = bench::normal({N, H}, 5),
+               A = bench::normal({H}, 6, 1);
+  const Buffer bias = bench::normal({H, D}, 7, -4), d_o = bench::normal({N, H, D}, 8);
+  const Buffer cu = bench::equal_documents(documents, T), S(DType::f32, {documents, H, D, D});
   const Buffer o(v.view()), dq(q.view()), dk(q.view()), dv(v.view()), dg(g.view());
   const Buffer dbeta(beta.view()), dA(A.view()), dbias(bias.view());
 
@@ -75,8 +66,7 @@ void kda(benchmark::State& state, bool backward, bool saves) {
     kda_forward(ctx, f);
     if (backward) kda_backward(ctx, b);
   }
-  state.counters["tokens/s"] =
-      benchmark::Counter(double(N), benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["tokens/s"] = bench::a_second(double(N));
 }
 
 void train_shapes(benchmark::internal::Benchmark* b) {

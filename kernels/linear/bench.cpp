@@ -1,8 +1,6 @@
 // kernels/linear/bench.cpp -- forward and backward of both back ends, in GFLOP/s.
-#include <benchmark/benchmark.h>
-
+#include "kernels/bench/bench.h"
 #include "kernels/linear/linear.h"
-#include "kernels/tensor/rng.h"
 
 namespace sluice {
 namespace {
@@ -14,10 +12,9 @@ void run(benchmark::State& state, Mode mode, What what) {
   const int64_t N = state.range(0), D = state.range(1), F = state.range(2);
   ThreadPool pool(int(state.range(3)));
   const Context ctx{.mode = mode, .threads = &pool};
-  const Buffer x(DType::f32, {N, D}), w(DType::f32, {F, D}), y(DType::f32, {N, F});
+  const Buffer x = bench::normal({N, D}, 1), w = bench::normal({F, D}, 2);
+  const Buffer y = bench::normal({N, F}, 3);
   const Buffer dx(DType::f32, {N, D}), dw(DType::f32, {F, D});
-  for (const Tensor& t : {x.view(), w.view(), y.view()})
-    for (int64_t i = 0; i < t.numel(); ++i) t.as<float>()[i] = float(random_normal(1, uint64_t(i)));
   for ([[maybe_unused]] auto _ : state) {
     if (what == What::forward)
       linear_forward(ctx, {.x = x.view(), .w = w.view(), .y = y.view()});
@@ -27,10 +24,8 @@ void run(benchmark::State& state, Mode mode, What what) {
           {.x = x.view(), .w = w.view(), .dy = y.view(), .dx = {dx.view()}, .dw = {dw.view()}});
   }
   const double flop = (what == What::forward ? 2.0 : 4.0) * double(N) * double(D) * double(F);
-  state.counters["GFLOP/s"] =
-      benchmark::Counter(flop * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["GB/s of w"] = benchmark::Counter(double(w.view().bytes()) * 1e-9,
-                                                   benchmark::Counter::kIsIterationInvariantRate);
+  bench::report_flops(state, ctx, flop);
+  state.counters["GB/s of w"] = bench::a_second(double(w.view().bytes()) * 1e-9);
 }
 
 // Training shapes at one and two threads, then decoding: one token is bound by reading w.

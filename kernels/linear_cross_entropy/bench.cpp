@@ -1,8 +1,6 @@
 // kernels/linear_cross_entropy/bench.cpp -- forward, and forward with backward, of both back ends.
-#include <benchmark/benchmark.h>
-
+#include "kernels/bench/bench.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
-#include "kernels/tensor/rng.h"
 
 namespace sluice {
 namespace {
@@ -15,13 +13,10 @@ void run(benchmark::State& state, Mode mode, What what) {
   ThreadPool pool(int(state.range(3)));
   Arena arena(Device::cpu, 256 << 20);
   const Context ctx{.mode = mode, .arena = &arena, .threads = &pool};
-  const Buffer h(DType::f32, {N, D}), w(DType::f32, {V, D}), targets(DType::i32, {N});
+  const Buffer h = bench::normal({N, D}, 1), w = bench::normal({V, D}, 2, 0, 0.1);
+  const Buffer targets(DType::i32, {N});
   const Buffer dh(DType::f32, {N, D}), dw(DType::f32, {V, D}), lse(DType::f32, {N});
   const Buffer loss(DType::f64, {1}), scale(DType::f64, {1});
-  for (int64_t i = 0; i < N * D; ++i)
-    h.view().as<float>()[i] = float(random_normal(1, uint64_t(i)));
-  for (int64_t i = 0; i < V * D; ++i)
-    w.view().as<float>()[i] = 0.1f * float(random_normal(2, uint64_t(i)));
   for (int64_t n = 0; n < N; ++n) targets.view().as<int32_t>()[n] = int32_t(n % V);
   *scale.view().as<double>() = 1.0 / double(N);
   for ([[maybe_unused]] auto _ : state) {
@@ -44,8 +39,7 @@ void run(benchmark::State& state, Mode mode, What what) {
   }
   // Four products of 2 N D V: logits twice, dh, dw.
   const double flop = (what == What::forward ? 2.0 : 8.0) * double(N) * double(D) * double(V);
-  state.counters["GFLOP/s"] =
-      benchmark::Counter(flop * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+  bench::report_flops(state, ctx, flop);
 }
 
 BENCHMARK_CAPTURE(run, cpu_forward, Mode::run, What::forward)

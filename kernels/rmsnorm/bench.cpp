@@ -1,8 +1,6 @@
 // kernels/rmsnorm/bench.cpp -- forward and backward of both back ends, in GB/s of what must move.
-#include <benchmark/benchmark.h>
-
+#include "kernels/bench/bench.h"
 #include "kernels/rmsnorm/rmsnorm.h"
-#include "kernels/tensor/rng.h"
 
 namespace sluice {
 namespace {
@@ -15,10 +13,9 @@ void run(benchmark::State& state, Mode mode, What what) {
   ThreadPool pool(int(state.range(2)));
   Arena arena(Device::cpu, 64 << 20);
   const Context ctx{.mode = mode, .arena = &arena, .threads = &pool};
-  const Buffer x(DType::f32, {N, C}), w(DType::f32, {C}), y(DType::f32, {N, C});
-  const Buffer dx(DType::f32, {N, C}), dw(DType::f32, {C}), rstd(DType::f32, {N});
-  for (const Tensor& t : {x.view(), w.view(), y.view(), rstd.view()})
-    for (int64_t i = 0; i < t.numel(); ++i) t.as<float>()[i] = float(random_normal(1, uint64_t(i)));
+  const Buffer x = bench::normal({N, C}, 1), w = bench::normal({C}, 2);
+  const Buffer y = bench::normal({N, C}, 3);
+  const Buffer dx(DType::f32, {N, C}), dw(DType::f32, {C}), rstd = bench::normal({N}, 4);
   for ([[maybe_unused]] auto _ : state) {
     if (what == What::forward)
       rmsnorm_forward(
@@ -33,8 +30,7 @@ void run(benchmark::State& state, Mode mode, What what) {
   }
   // Forward reads x and writes y; backward reads x and dy and writes dx.
   const double bytes = (what == What::forward ? 2.0 : 3.0) * double(x.view().bytes());
-  state.counters["GB/s"] =
-      benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+  bench::report_bytes(state, ctx, bytes);
 }
 
 void shapes(benchmark::internal::Benchmark* b) {

@@ -5,6 +5,7 @@
 #include "kernels/embedding/embedding.h"
 #include "kernels/linear/linear.h"
 #include "kernels/rmsnorm/rmsnorm.h"
+#include "kernels/sigmoid_gate/sigmoid_gate.h"
 #include "kernels/swiglu/swiglu.h"
 
 namespace sluice {
@@ -63,6 +64,22 @@ Var swiglu(Tape& tape, const Var& gate_up) {
         {.gate_up = gate_up.value, .dy = tape.upstream(id), .dgate_up = tape.grad(gate_up)});
   });
   return y;
+}
+
+Var sigmoid_gate(Tape& tape, const Var& x, const Var& gate) {
+  const Var y = tape.make(x.value.dtype, {x.value.dim(0), x.value.dim(1)});
+  sigmoid_gate_forward(tape.ctx(), {.x = x.value, .gate = gate.value, .y = y.value});
+  tape.record("sigmoid_gate", y, [&tape, x, gate, id = y.id] {
+    const Grad dx = tape.grad(x), dgate = tape.grad(gate);
+    sigmoid_gate_backward(
+        tape.ctx(),
+        {.x = x.value, .gate = gate.value, .dy = tape.upstream(id), .dx = dx, .dgate = dgate});
+  });
+  return y;
+}
+
+Var silu(Tape& tape, const Var& x) {
+  return sigmoid_gate(tape, x, x);
 }
 
 Var add(Tape& tape, const Var& a, const Var& b) {

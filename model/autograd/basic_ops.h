@@ -11,6 +11,8 @@ Var embedding(Tape& tape, const Tensor& tokens_N, ParamId table_VD);  // [N] i32
 Var linear(Tape& tape, const Var& x_ND, ParamId w_FD);                // x w^T: [N, F]
 Var rmsnorm(Tape& tape, const Var& x_NC, ParamId w_C, double eps);    // [N, C]
 Var swiglu(Tape& tape, const Var& gate_up_N2F);                       // silu(gate) * up: [N, F]
+Var sigmoid_gate(Tape& tape, const Var& x_NC, const Var& gate_NC);    // x * sigmoid(gate): [N, C]
+Var silu(Tape& tape, const Var& x_NC);                                // [N, C]
 Var add(Tape& tape, const Var& a, const Var& b);                      // equal 2-D shapes
 
 }  // namespace sluice

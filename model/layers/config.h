@@ -11,12 +11,13 @@ namespace sluice {
 
 struct KdaConfig {
   int64_t num_heads = 4;
-  int64_t num_value_heads = 4;  // more than num_heads: grouped value heads
-  int64_t head_dim = 48;        // of keys and of values
-  int64_t short_conv_kernel_size = 4;
+  int64_t num_value_heads = 4;             // more than num_heads: grouped value heads
+  int64_t head_dim = 48;                   // of keys and of values
+  int64_t short_conv_kernel_size = 4;      // 0: none, SiLU alone
   std::optional<double> gate_lower_bound;  // null: g = -exp(A_log) softplus(z + dt_bias)
   bool allow_neg_eigval = false;           // beta in (0, 2) instead of (0, 1)
   std::string output_gate = "sigmoid";     // sigmoid | swish | none
+  bool use_full_rank_gate = false;         // its logits from one matrix, not a low-rank pair
 
   template <class V>
   void visit(V& v) {
@@ -24,34 +25,44 @@ struct KdaConfig {
     v("num_heads", num_heads, "a count above 0", positive);
     v("num_value_heads", num_value_heads, "a count above 0", positive);
     v("head_dim", head_dim, "a count above 0", positive);
-    v("short_conv_kernel_size", short_conv_kernel_size, "a width from 1 to 8",
-      [](int64_t x) { return x >= 1 && x <= 8; });
+    v("short_conv_kernel_size", short_conv_kernel_size, "0 (no convolution), 2, 3 or 4",
+      [](int64_t x) { return x == 0 || (x >= 2 && x <= 4); });
     v("gate_lower_bound", gate_lower_bound, "null (softplus gate) or a number from -5 to below 0",
       [](const auto& x) { return !x || (*x >= -5 && *x < 0); });
     v("allow_neg_eigval", allow_neg_eigval, "true or false", [](bool) { return true; });
     v("output_gate", output_gate, "sigmoid, swish or none",
       [](const std::string& s) { return s == "sigmoid" || s == "swish" || s == "none"; });
+    v("use_full_rank_gate", use_full_rank_gate, "true or false", [](bool) { return true; });
   }
   std::vector<std::pair<std::string, std::string>> problems() const {
-    if (num_value_heads % num_heads == 0) return {};
-    return {{"num_value_heads", "expected a multiple of num_heads (" + std::to_string(num_heads) +
-                                    "), got \"" + std::to_string(num_value_heads) + "\""}};
+    std::vector<std::pair<std::string, std::string>> found;
+    if (num_value_heads % num_heads != 0)
+      found.push_back({"num_value_heads", "expected a multiple of num_heads (" +
+                                              std::to_string(num_heads) + "), got \"" +
+                                              std::to_string(num_value_heads) + "\""});
+    if (use_full_rank_gate && output_gate == "none")
+      found.push_back({"use_full_rank_gate", "expected false with output_gate none, got \"true\""});
+    return found;
   }
 };
 
 struct MlaConfig {
   int64_t num_attention_heads = 4;
+  std::optional<int64_t> q_lora_rank;  // null: q from one matrix
   int64_t kv_lora_rank = 64;
   int64_t qk_nope_head_dim = 32;
   int64_t qk_rope_head_dim = 16;
   int64_t v_head_dim = 32;
   bool use_nope = true;  // false: rotary positions with rope_theta on the rope slice
   double rope_theta = 10000;
+  bool use_output_gate = false;  // sigmoid gate between attention and output projection
 
   template <class V>
   void visit(V& v) {
     auto positive = [](int64_t x) { return x > 0; };
     v("num_attention_heads", num_attention_heads, "a count above 0", positive);
+    v("q_lora_rank", q_lora_rank, "null (no low rank) or a count above 0",
+      [](const auto& x) { return !x || *x > 0; });
     v("kv_lora_rank", kv_lora_rank, "a count above 0", positive);
     v("qk_nope_head_dim", qk_nope_head_dim, "a count above 0", positive);
     v("qk_rope_head_dim", qk_rope_head_dim, "an even count above 0",
@@ -59,6 +70,7 @@ struct MlaConfig {
     v("v_head_dim", v_head_dim, "a count above 0", positive);
     v("use_nope", use_nope, "true or false", [](bool) { return true; });
     v("rope_theta", rope_theta, "a number above 1", [](double x) { return x > 1; });
+    v("use_output_gate", use_output_gate, "true or false", [](bool) { return true; });
   }
 };
 

@@ -71,16 +71,29 @@ MlaLayer::MlaLayer(const ParamScope& scope, const LayerConfig& config)
     : config_(config.mla), eps_(config.rms_norm_eps), D_(config.hidden_size) {
   const int64_t H = config_.num_attention_heads, r = config_.kv_lora_rank;
   const int64_t nope = config_.qk_nope_head_dim, rope = config_.qk_rope_head_dim;
-  q_proj_ = scope.matrix("q_proj", H * (nope + rope), D_);
+  if (config_.q_lora_rank) {
+    const int64_t rank = *config_.q_lora_rank;
+    q_a_proj_ = scope.matrix("q_a_proj", rank, D_);
+    q_a_norm_ = scope.norm_weight("q_a_layernorm", rank);
+    q_b_proj_ = scope.matrix("q_b_proj", H * (nope + rope), rank);
+  } else {
+    q_proj_ = scope.matrix("q_proj", H * (nope + rope), D_);
+  }
   kv_a_proj_ = scope.matrix("kv_a_proj_with_mqa", r + rope, D_);
   kv_a_norm_ = scope.norm_weight("kv_a_layernorm", r);
   kv_b_proj_ = scope.matrix("kv_b_proj", H * (nope + config_.v_head_dim), r);
+  if (config_.use_output_gate) g_proj_ = scope.matrix("g_proj", H * config_.v_head_dim, D_);
   o_proj_ = scope.matrix("o_proj", D_, H * config_.v_head_dim);
+}
+
+Var MlaLayer::queries(Tape& tape, const Var& x) const {
+  if (!config_.q_lora_rank) return linear(tape, x, q_proj_);
+  return linear(tape, rmsnorm(tape, linear(tape, x, q_a_proj_), q_a_norm_, eps_), q_b_proj_);
 }
 
 Var MlaLayer::forward(Tape& tape, const Var& x, const Sequences& seq, MixerCache* cache) const {
   const int64_t r = config_.kv_lora_rank, rope = config_.qk_rope_head_dim;
-  const Var q = linear(tape, x, q_proj_);
+  const Var q = queries(tape, x);
   const std::vector<Var> kv_a = tape.split(linear(tape, x, kv_a_proj_), {r, rope});
   Var c = rmsnorm(tape, kv_a[0], kv_a_norm_, eps_), k_rope = kv_a[1];
 
@@ -104,7 +117,8 @@ Var MlaLayer::forward(Tape& tape, const Var& x, const Sequences& seq, MixerCache
                                .V = config_.v_head_dim,
                                .rope_theta = config_.use_nope ? 0 : config_.rope_theta},
                               seq.cu_seqlens, cu_seqlens_k);
-  return linear(tape, o, o_proj_);
+  if (!config_.use_output_gate) return linear(tape, o, o_proj_);
+  return linear(tape, sigmoid_gate(tape, o, linear(tape, x, g_proj_)), o_proj_);
 }
 
 std::unique_ptr<MixerCache> MlaLayer::make_cache(DType dtype, Device device, int64_t sequences,
@@ -121,7 +135,10 @@ LayerCost MlaLayer::cost(int64_t context_tokens) const {
   const double H = double(config_.num_attention_heads), r = double(config_.kv_lora_rank);
   const double nope = double(config_.qk_nope_head_dim), rope = double(config_.qk_rope_head_dim);
   const double V = double(config_.v_head_dim), D = double(D_);
-  const double weights = D * H * (nope + rope) + D * (r + rope) + r * H * (nope + V) + D * H * V;
+  const double q_width = H * (nope + rope), rank = double(config_.q_lora_rank.value_or(0));
+  const double q = config_.q_lora_rank ? rank * (D + q_width) : D * q_width;
+  const double weights =
+      q + D * (r + rope) + r * H * (nope + V) + D * H * V * (config_.use_output_gate ? 2 : 1);
   // Scores and sums against half the context on average: causal.
   return {.matmul = 2 * weights,
           .sequence = 2 * H * (nope + rope + V) * double(context_tokens) / 2};

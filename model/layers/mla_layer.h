@@ -1,9 +1,11 @@
 // model/layers/mla_layer.h -- multi-head latent attention as a layer.
 //
-//   q = W_q x                                  per head [nope | rope]
+//   q = W_q x                                  per head [nope | rope]; with q-LoRA
+//                                              W_qb RMSNorm(W_qa x)
 //   [c | k_r] = W_kva x                        latent c [r], one key slice k_r [rope] for all heads
 //   [k_n | v] per head = W_kvb RMSNorm(c)
-//   y = W_o concat_h softmax_causal((q_n k_n + q_r k_r) / sqrt(nope + rope)) v
+//   o = concat_h softmax_causal((q_n k_n + q_r k_r) / sqrt(nope + rope)) v
+//   y = W_o o; with an output gate             W_o (o * sigmoid(W_g x))
 //
 // NoPE: q_r and k_r are used raw; else they are rotated inside the attention. The cache holds the
 // normalised latent and k_r: r + rope numbers a token. Source: arXiv:2405.04434; interop names
@@ -24,10 +26,18 @@ class MlaLayer : public Mixer {
   LayerCost cost(int64_t context_tokens) const override;
 
  private:
+  Var queries(Tape& tape, const Var& x_ND) const;  // [N, H*(nope+rope)]
+
   MlaConfig config_;
   double eps_;
   int64_t D_;
-  ParamId q_proj_, kv_a_proj_, kv_a_norm_, kv_b_proj_, o_proj_;
+  ParamId q_proj_;                 // [H*(nope+rope), D], or of a low rank:
+  ParamId q_a_proj_, q_a_norm_;    // [q_lora_rank, D], [q_lora_rank]
+  ParamId q_b_proj_;               // [H*(nope+rope), q_lora_rank]
+  ParamId kv_a_proj_, kv_a_norm_;  // [r+rope, D], [r]
+  ParamId kv_b_proj_;              // [H*(nope+V), r]
+  ParamId g_proj_;                 // [H*V, D], if the output is gated
+  ParamId o_proj_;                 // [D, H*V]
 };
 
 }  // namespace sluice

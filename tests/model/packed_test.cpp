@@ -40,8 +40,7 @@ std::vector<double> values(const Tensor& t) {
 
 // Token n is n, so that the gradient of the table [positions, D] is the gradient by each input
 // vector.
-LmConfig one_row_a_position(int64_t positions) {
-  LmConfig c = test::tiny_config();
+LmConfig one_row_a_position(LmConfig c, int64_t positions) {
   c.vocab_size = positions;
   return c;
 }
@@ -51,10 +50,10 @@ struct Gradients {
   std::vector<std::vector<double>> parameters;  // all but the table
 };
 
-Gradients gradients(const Context& ctx, DType dtype, const test::Documents& docs,
-                    int64_t first_token, int64_t positions) {
+Gradients gradients(const Context& ctx, const LmConfig& config, DType dtype,
+                    const test::Documents& docs, int64_t first_token, int64_t positions) {
   PlainStore params(dtype);
-  const Lm lm(one_row_a_position(positions), params);
+  const Lm lm(one_row_a_position(config, positions), params);
   params.allocate();
   initialize(params, 3);
   test::set_slow_decay(params);
@@ -85,15 +84,16 @@ struct Worst {
   bool bitwise = true;                            // of logits and inputs
 };
 
-Worst packed_against_separate(const Context& ctx, DType dtype) {
+Worst packed_against_separate(const Context& ctx, const LmConfig& config, DType dtype) {
   const test::Documents packed(kLengths);
   const int64_t positions = packed.batch().tokens.dim(0);
-  const Gradients all = gradients(ctx, dtype, packed, 0, positions);
+  const Gradients all = gradients(ctx, config, dtype, packed, 0, positions);
   std::vector<std::vector<double>> sums;
   std::vector<double> logits, inputs;
   for (size_t d = 0; d < kLengths.size(); ++d) {
     const test::Documents one = packed.only(int64_t(d));
-    const Gradients g = gradients(ctx, dtype, one, packed.cu.view().as<int32_t>()[d], positions);
+    const Gradients g =
+        gradients(ctx, config, dtype, one, packed.cu.view().as<int32_t>()[d], positions);
     logits.insert(logits.end(), g.logits.begin(), g.logits.end());
     inputs.insert(inputs.end(), g.inputs.begin(), g.inputs.end());
     if (sums.empty()) sums.resize(g.parameters.size());
@@ -121,20 +121,29 @@ Worst packed_against_separate(const Context& ctx, DType dtype) {
   return w;
 }
 
-TEST(Packed, EqualsSeparateBitwiseInReferenceMode) {
-  const Worst w = packed_against_separate(test::CpuContext(Mode::reference), DType::f64);
+class Packed : public ::testing::TestWithParam<test::Variant> {};
+
+INSTANTIATE_TEST_SUITE_P(Defaults, Packed,
+                         ::testing::Values(test::Variant{"defaults", test::tiny_config()}),
+                         [](const auto& p) { return p.param.name; });
+INSTANTIATE_TEST_SUITE_P(Variants, Packed, ::testing::ValuesIn(test::mixer_variants()),
+                         [](const auto& p) { return p.param.name; });
+
+TEST_P(Packed, EqualsSeparateBitwiseInReferenceMode) {
+  const Worst w =
+      packed_against_separate(test::CpuContext(Mode::reference), GetParam().config, DType::f64);
   EXPECT_TRUE(w.bitwise);
   EXPECT_LT(w.parameters, 1e-12);  // the sums over documents are taken in another order
 }
 
-TEST(Packed, EqualsSeparateInFastF64) {
-  const Worst w = packed_against_separate(test::CpuContext(), DType::f64);
+TEST_P(Packed, EqualsSeparateInFastF64) {
+  const Worst w = packed_against_separate(test::CpuContext(), GetParam().config, DType::f64);
   // GEMM tiles end at other rows, so sums may be ordered otherwise: 360 ulps were measured.
   EXPECT_LT(std::max({w.logits, w.inputs, w.parameters}), kUlps * 0x1p-52);
 }
 
-TEST(Packed, EqualsSeparateInFastF32) {
-  const Worst w = packed_against_separate(test::CpuContext(), DType::f32);
+TEST_P(Packed, EqualsSeparateInFastF32) {
+  const Worst w = packed_against_separate(test::CpuContext(), GetParam().config, DType::f32);
   // The same algorithm in f32: the same number of ulps.
   EXPECT_LT(std::max({w.logits, w.inputs, w.parameters}), kUlps * 0x1p-23);
 }

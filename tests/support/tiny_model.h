@@ -28,6 +28,34 @@ inline LmConfig tiny_config() {
   return c;
 }
 
+// What the mixers can be besides their defaults, each key in some variant.
+struct Variant {
+  const char* name;
+  LmConfig config;
+};
+inline std::vector<Variant> mixer_variants() {
+  std::vector<Variant> v(4, {"", tiny_config()});
+  v[0].name = "q_lora_and_output_gates";
+  v[0].config.mla.q_lora_rank = 10;
+  v[0].config.mla.use_output_gate = true;
+  v[0].config.kda.use_full_rank_gate = true;
+  v[0].config.kda.gate_lower_bound = -5.0;
+  v[1].name = "no_conv";
+  v[1].config.kda.short_conv_kernel_size = 0;
+  v[1].config.kda.allow_neg_eigval = true;
+  v[1].config.mla.use_output_gate = true;
+  v[1].config.mla.use_nope = false;
+  v[2].name = "conv_of_2_no_output_gate";
+  v[2].config.kda.short_conv_kernel_size = 2;
+  v[2].config.kda.output_gate = "none";
+  v[2].config.mla.q_lora_rank = 5;
+  v[3].name = "conv_of_3_full_rank_swish";
+  v[3].config.kda.short_conv_kernel_size = 3;
+  v[3].config.kda.output_gate = "swish";
+  v[3].config.kda.use_full_rank_gate = true;
+  return v;
+}
+
 // Slow decay: what leaked across a boundary would still be there after a thousand tokens.
 inline void set_slow_decay(ParamStore& params) {
   for (const Shard& s : params.shards()) {

@@ -46,6 +46,13 @@ TEST_P(GradcheckModel, EveryParameter) {
   expect_right("model", gradcheck_model(test::CpuContext(mode), model, recompute, 1));
 }
 
+TEST(GradcheckVariants, EveryParameter) {
+  for (const Recompute recompute : {Recompute::none, Recompute::block})
+    for (const Mode mode : {Mode::run, Mode::reference})
+      expect_right("variants", gradcheck_model(test::CpuContext(mode), gradcheck_variant_config(),
+                                               recompute, 1));
+}
+
 // NaN must not pass for small.
 TEST(Gradcheck, WorstOfNanIsInfinite) {
   EXPECT_EQ(worst({{"a", 1e-9}, {"b", NAN}}), INFINITY);

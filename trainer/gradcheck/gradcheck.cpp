@@ -31,6 +31,15 @@ LmConfig gradcheck_config() {
   return c;
 }
 
+LmConfig gradcheck_variant_config() {
+  LmConfig c = gradcheck_config();
+  c.kda.short_conv_kernel_size = 0;
+  c.kda.use_full_rank_gate = true;
+  c.mla.q_lora_rank = 5;
+  c.mla.use_output_gate = true;
+  return c;
+}
+
 std::vector<GradcheckRow> gradcheck_model(const Context& ctx, const LmConfig& config,
                                           Recompute recompute, uint64_t seed) {
   PlainStore params(DType::f64);

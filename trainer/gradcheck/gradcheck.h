@@ -29,6 +29,8 @@ std::vector<GradcheckRow> gradcheck_model(const Context& ctx, const LmConfig& co
 
 // A model small enough to check in seconds with every layer kind in it.
 LmConfig gradcheck_config();
+// The same with q-LoRA, MLA's output gate, KDA's full-rank gate and no convolution.
+LmConfig gradcheck_variant_config();
 
 std::string to_string(const std::vector<GradcheckRow>& rows);  // a table
 double worst(const std::vector<GradcheckRow>& rows);           // NaN counts as infinite

@@ -153,6 +153,17 @@ void check_token_ops(const Context& ctx, uint64_t seed, std::vector<GradcheckRow
     c.check([&](Tape& t, auto& x) { return swiglu(t, x[0]); }, rows);
   }
   {
+    Case c(ctx, "sigmoid_gate", seed);
+    c.input("x", 5);
+    c.input("gate", 5);
+    c.check([&](Tape& t, auto& x) { return sigmoid_gate(t, x[0], x[1]); }, rows);
+  }
+  {
+    Case c(ctx, "silu", seed);
+    c.input("x", 5);
+    c.check([&](Tape& t, auto& x) { return silu(t, x[0]); }, rows);
+  }
+  {
     Case c(ctx, "add", seed);
     c.input("a", 5);
     c.input("b", 5);
