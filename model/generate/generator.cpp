@@ -14,7 +14,6 @@ Generator::Generator(const Context& ctx, ParamStore& params, const Lm& lm, DType
     : ctx_(ctx),
       params_(params),
       lm_(lm),
-      dtype_(dtype),
       max_tokens_(max_tokens),
       piece_tokens_(std::min(piece_tokens, max_tokens)),
       cache_(lm.make_cache(dtype, ctx.device, 1, max_tokens)),

@@ -34,7 +34,6 @@ class Generator {
   Context ctx_;
   ParamStore& params_;
   const Lm& lm_;
-  DType dtype_;
   int64_t max_tokens_, piece_tokens_, length_ = 0;
   LmCache cache_;
   Arena arena_;
