@@ -22,6 +22,7 @@ struct ThreadPool::Shared {
   const std::function<void(int64_t)>* body = nullptr;
   int64_t blocks = 0;
   std::atomic<int64_t> next{0};
+  std::atomic<bool> running{false};
   std::exception_ptr error;  // the first; guarded by mutex
 
   void work() {
@@ -72,6 +73,11 @@ int ThreadPool::threads() const {
 
 void ThreadPool::parallel_for(int64_t blocks, const std::function<void(int64_t)>& body) {
   Shared& s = *shared_;
+  SLUICE_CHECK(!s.running.exchange(true), "a loop in a loop, or from two threads at once");
+  struct Done {
+    std::atomic<bool>& running;
+    ~Done() { running = false; }
+  } when_done{s.running};
   if (s.workers.empty() || blocks <= 1) {
     for (int64_t i = 0; i < blocks; ++i) body(i);
     return;

@@ -22,8 +22,8 @@ class ThreadPool {
   int threads() const;
 
   // Runs body(0) ... body(blocks - 1), in any order, on the workers and the caller; returns when
-  // all are done. The first exception of a block is rethrown here. Not reentrant, one caller at a
-  // time.
+  // all are done. The first exception of a block is rethrown here. One loop at a time: a call from
+  // a body, or from a second thread, is an Error.
   void parallel_for(int64_t blocks, const std::function<void(int64_t)>& body);
 
  private:

@@ -1,41 +1,15 @@
-// tests/data/shard_files.h -- small shards in a folder of their own, and ways to damage them.
+// tests/data/shard_files.h -- small shards of made-up documents.
 #pragma once
 
-#include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 #include <string>
 #include <vector>
 
 #include "data/shards/shard.h"
-#include "kernels/base/check.h"
 #include "kernels/tensor/rng.h"
+#include "tests/support/folder.h"
+#include "tests/support/message.h"
 
 namespace sluice::test {
-
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "shards-XXXXXX").string();
-    SLUICE_CHECK(mkdtemp(name.data()), "mkdtemp ", name);
-    path_ = name;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
 
 // end_of_text is the last id; id i decodes to 1 + i % 7 bytes.
 inline ShardInfo info_of(int64_t vocab_size) {
@@ -74,31 +48,6 @@ inline std::vector<int32_t> stream_of(const Documents& documents, int32_t end_of
     out.insert(out.end(), d.begin(), d.end());
   }
   return out;
-}
-
-inline std::string file_bytes(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-inline void put_bytes(const std::string& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary) << bytes;
-}
-
-// The message of the Error that f throws, printed too, so that people can judge how it reads.
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    std::cout << "  message: " << e.what() << "\n";
-    return e.what();
-  }
-  return "(nothing was thrown)";
-}
-
-inline void expect_contains(const std::string& message, const std::vector<std::string>& parts) {
-  for (const std::string& part : parts)
-    EXPECT_NE(message.find(part), std::string::npos) << "no \"" << part << "\" in: " << message;
 }
 
 }  // namespace sluice::test

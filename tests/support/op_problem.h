@@ -16,6 +16,7 @@
 
 #include "tests/support/cpu_context.h"
 #include "tests/support/gradcheck.h"
+#include "tests/support/message.h"
 
 namespace sluice::test {
 
@@ -290,15 +291,6 @@ inline void expect_op_promises(const MakeProblem& make) {
   }
 }
 
-// The message of the Error that `body` throws.
-inline std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 inline void expect_part(const std::string& text, const std::string& part) {
   EXPECT_NE(text.find(part), std::string::npos) << text << " lacks " << part;
 }
