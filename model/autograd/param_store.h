@@ -32,11 +32,11 @@ struct RowBlock {
 struct ParamSpec {
   std::string name;  // "layers.3.kda.qkv_proj": the key in checkpoints, logs and error messages
   std::vector<int64_t> shape;
-  Init init;
+  Init init{};
   int group = 0;  // the block that it is acquired and released with
   bool weight_decay = true;
-  bool expert = false;               // sharded over the expert mesh first
-  std::vector<RowBlock> row_blocks;  // empty: the whole is one matrix
+  bool expert = false;                 // sharded over the expert mesh first
+  std::vector<RowBlock> row_blocks{};  // empty: the whole is one matrix
 
   int64_t numel() const {
     int64_t n = 1;

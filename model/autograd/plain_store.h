@@ -23,8 +23,6 @@ class PlainStore : public ParamStore {
   const std::vector<Shard>& shards() const override { return shards_; }
 
  private:
-  Tensor shaped(const Tensor& flat, ParamId id) const;
-
   DType dtype_;
   Device device_;
   Buffer values_, grads_;

@@ -1,6 +1,7 @@
 // model/autograd/tape.cpp -- the rules of tape.h.
 #include "model/autograd/tape.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/tensor/fill.h"
@@ -26,6 +27,8 @@ Var Tape::input(const Tensor& value) {
 std::vector<Var> Tape::split(const Var& x, std::initializer_list<int64_t> columns) {
   SLUICE_CHECK(slots_.at(size_t(x.id)).parts.empty() && slots_[size_t(x.id)].parent < 0,
                "the value was split before");
+  SLUICE_CHECK(x.id >= recomputed_from_, block_,
+               ": split of a value from outside, in a block that ", "is recomputed");
   std::vector<Var> parts;
   int64_t begin = 0;
   for (const int64_t count : columns) {
@@ -77,12 +80,20 @@ void Tape::acquire(const std::vector<int>& groups, Pass pass) {
 
 void Tape::release(const std::vector<int>& groups, Pass pass) {
   for (auto g = groups.rbegin(); g != groups.rend(); ++g) params_.release(*g, pass);
+  if (pass == Pass::forward || !report_nonfinite_) return;
+  for (const Shard& shard : params_.shards()) {
+    const ParamSpec& spec = params_.spec(shard.id);
+    if (std::find(groups.begin(), groups.end(), spec.group) != groups.end())
+      check_finite(ctx_, shard.grad, spec.name + ": gradient");
+  }
 }
 
 std::vector<Var> Tape::block(const std::string& name, std::vector<int> groups, Recompute recompute,
                              const Body& body) {
   const std::string outer = std::exchange(block_, name);
   const int first_id = int(slots_.size());
+  const int outer_from = recomputed_from_;
+  if (recompute == Recompute::block) recomputed_from_ = first_id;
   const bool record_inside = recording_ && recompute == Recompute::none;
   const bool was_recording = std::exchange(recording_, record_inside);
   if (record_inside)
@@ -93,11 +104,16 @@ std::vector<Var> Tape::block(const std::string& name, std::vector<int> groups, R
   release(groups, Pass::forward);
 
   recording_ = was_recording;
+  recomputed_from_ = outer_from;
   if (record_inside) {
     steps_.push_back({name, -1, [this, groups] { acquire(groups, Pass::backward); }});
   } else if (recording_) {
     std::vector<int> ids;  // -1: handed through from outside, its gradient is not ours to move
-    for (const Var& v : outputs) ids.push_back(v.id >= first_id ? v.id : -1);
+    for (const Var& v : outputs) {
+      ids.push_back(v.id >= first_id ? v.id : -1);
+      SLUICE_CHECK(ids.back() < 0 || slots_[size_t(v.id)].parent < 0, name,
+                   ": a recomputed block may not hand out a part of a split value");
+    }
     steps_.push_back({name, -1, [this, body, groups, ids, name] {
                         const std::string around = std::exchange(block_, name);
                         replay(body, groups, ids);
@@ -114,7 +130,9 @@ void Tape::replay(const Body& body, const std::vector<int>& groups,
   acquire(groups, Pass::backward);
   recording_ = true;
   const bool nested = std::exchange(replaying_, true);
+  const int outer_from = std::exchange(recomputed_from_, int(slots));
   std::vector<Var> again = body();
+  recomputed_from_ = outer_from;
   replaying_ = nested;
   SLUICE_CHECK(again.size() == outputs.size(), "block ", block_, " made ", again.size(),
                " outputs, the first time ", outputs.size());

@@ -54,7 +54,8 @@ class Tape {
   Var input(const Tensor& value);  // memory of the caller's
 
   // Views of consecutive column ranges of x [N, C]; their gradients are ranges of x's. A value that
-  // was split has no other consumer. A range that nothing consumes has gradient zero.
+  // was split has no other consumer. A range that nothing consumes has gradient zero. A recomputed
+  // block may split values of its own only, and not hand out a range.
   std::vector<Var> split(const Var& x, std::initializer_list<int64_t> columns);
 
   // What an op does after its forward. The closure holds Tensors and Vars that its backward reads,
@@ -74,8 +75,9 @@ class Tape {
 
   void backward(const Var& loss);  // d(loss) = 1; loss [1] f64. The tape is empty afterwards.
 
-  // Checks every op's output and gradients as they are made; the first that is not finite throws
-  // with the op's name and block. For finding the culprit after a bad step: it costs a pass each.
+  // Checks every op's output and the gradients of its inputs as they are made, and those of a
+  // block's parameters when it is done; the first that is not finite throws with the op (or the
+  // parameter) and its block. For finding the culprit after a bad step: it costs a pass each.
   void report_nonfinite() { report_nonfinite_ = true; }
 
  private:
@@ -94,7 +96,6 @@ class Tape {
   };
 
   int add_slot();
-  Tensor memory_of(Slot& slot);
   bool has_gradient(int id) const { return bool(slots_[size_t(id)].memory.view()); }
   void run_back_to(size_t steps);
   void replay(const Body& body, const std::vector<int>& groups, const std::vector<int>& outputs);
@@ -106,7 +107,8 @@ class Tape {
   bool recording_;
   bool replaying_ = false;
   bool report_nonfinite_ = false;
-  std::string block_;  // name of the one that runs
+  std::string block_;        // name of the one that runs
+  int recomputed_from_ = 0;  // first id of the innermost recomputed block that runs; else 0
   std::vector<Step> steps_;
   std::vector<Slot> slots_;   // by Var::id
   std::vector<int> touched_;  // ids whose gradient the running closure asked for
