@@ -25,6 +25,7 @@ void run(benchmark::State& state, Mode mode, What what) {
                                        .targets = targets.view(),
                                        .loss_scale = scale.view(),
                                        .loss = loss.view(),
+                                       .terms = {},
                                        .lse = lse.view(),
                                        .nll = {}});
     if (what == What::forward) continue;

@@ -51,9 +51,15 @@ void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyFo
           row_loss(a, begin + r, logits.row<T>(r), nll.as<T>());
       });
     }
-    double loss = 0;
-    for (int64_t n = 0; n < N; ++n) loss += nll.as<T>()[n];
-    *a.loss.as<double>() = loss * *a.loss_scale.as<double>();
+    double loss = 0, z_loss = 0;
+    for (int64_t n = 0; n < N; ++n) {
+      loss += nll.as<T>()[n];
+      const double lse = a.lse.as<T>()[n];
+      if (a.targets.as<int32_t>()[n] != kIgnoreIndex) z_loss += a.z_loss * lse * lse;
+    }
+    const double terms[] = {loss * *a.loss_scale.as<double>(), z_loss * *a.loss_scale.as<double>()};
+    *a.loss.as<double>() = terms[0] + terms[1];
+    if (a.terms) std::copy_n(terms, 2, a.terms.as<double>());
   });
 }
 
@@ -65,8 +71,8 @@ static void row_gradient(const LinearCrossEntropyBackward& a, int64_t n, T scale
     std::fill_n(z, V, T(0));
     return;
   }
-  const T lse = a.lse.as<T>()[n];
-  for (int64_t v = 0; v < V; ++v) z[v] = scale * fast_exp(z[v] - lse);
+  const T lse = a.lse.as<T>()[n], of_p = scale * (1 + 2 * T(a.z_loss) * lse);
+  for (int64_t v = 0; v < V; ++v) z[v] = of_p * fast_exp(z[v] - lse);
   z[t] -= scale;
 }
 

@@ -25,6 +25,7 @@ static void check_inputs(const Context& ctx, const Args& a) {
   check_shape(a.targets, "targets", {N}, DType::i32, ctx.device);
   check_shape(a.loss_scale, "loss_scale", {1}, DType::f64, ctx.device);
   check_shape(a.lse, "lse", {N}, a.h);
+  SLUICE_CHECK(a.z_loss >= 0, "z_loss is ", a.z_loss);
   SLUICE_CHECK(V >= 1, "w is ", to_string(a.w), ": no vocabulary");
   SLUICE_CHECK(a.w.dense(), "w is ", to_string(a.w), ", its rows ", a.w.stride[0], " apart");
   if (ctx.mode == Mode::plan || ctx.device != Device::cpu) return;
@@ -42,6 +43,7 @@ static ArenaTensor logits_block(const Context& ctx, const Tensor& h, const Tenso
 void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyForward& a) {
   check_inputs(ctx, a);
   check_shape(a.loss, "loss", {1}, DType::f64, ctx.device);
+  if (a.terms) check_shape(a.terms, "terms", {2}, DType::f64, ctx.device);
   if (a.nll) check_shape(a.nll, "nll", {a.h.dim(0)}, a.h);
   const ArenaTensor logits = logits_block(ctx, a.h, a.w),
                     nll = scratch(ctx, a.h.dtype, {a.h.dim(0)});

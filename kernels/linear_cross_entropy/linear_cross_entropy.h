@@ -2,10 +2,12 @@
 // the [N, V] logits never exist.
 //
 //   logits[n] = w h[n],  lse[n] = log sum_v exp logits[n,v]
-//   loss = loss_scale * sum over valid n of (lse[n] - logits[n, targets[n]])
-//   dlogits[n,v] = dloss * loss_scale * (exp(logits[n,v] - lse[n]) - [v == targets[n]]),  0 if not
-//   valid dh = dlogits w,   dw = dlogits^T h           (logits are made again in backward)
+//   loss = loss_scale * sum over valid n of (lse[n] - logits[n, targets[n]] + z_loss lse[n]^2)
+//   p[n,v] = exp(logits[n,v] - lse[n])                 (logits are made again in backward)
+//   dlogits[n,v] = dloss * loss_scale * ((1 + 2 z_loss lse[n]) p[n,v] - [v == targets[n]])
+//   for valid n, else 0;   dh = dlogits w,   dw = dlogits^T h
 //
+// z_loss > 0 draws lse to 0, so that logits do not drift (arXiv:2204.02311, section 5).
 // Dims: N tokens, D width, V vocabulary.
 #pragma once
 
@@ -21,14 +23,17 @@ struct LinearCrossEntropyForward {
   Tensor targets;     // in  [N] i32, 0 .. V-1 or kIgnoreIndex: on the CPU another id is an Error
   Tensor loss_scale;  // in  [1] f64: 1 / valid tokens of the whole global batch
   Tensor loss;        // out [1] f64
+  Tensor terms;       // out [2] f64, optional: what loss is the sum of, cross entropy and z-loss
   Tensor lse;         // out [N] T, kept for backward
-  Tensor nll;         // out [N] T, optional: per token, unscaled, 0 where not valid
+  Tensor nll;         // out [N] T, optional: cross entropy, unscaled, 0 where not valid
+  double z_loss = 0;
 };
 struct LinearCrossEntropyBackward {
   Tensor h, w, targets, loss_scale, lse;  // as in forward
   Tensor dloss;                           // in  [1] f64
   Grad dh;                                // out [N, D] T, rows may be strided
   Grad dw;                                // out [V, D] T, summed over tokens in a fixed order
+  double z_loss = 0;
 };
 
 void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyForward& a);

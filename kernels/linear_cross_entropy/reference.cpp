@@ -21,7 +21,7 @@ static std::vector<double> logits_of(const Args& a, int64_t n) {
 void linear_cross_entropy_forward(const Context&, const LinearCrossEntropyForward& a, Tensor,
                                   Tensor nll) {
   for_float_type(a.h, [&]<class T>(T) {
-    double loss = 0;
+    double loss = 0, z_loss = 0;
     for (int64_t n = 0; n < a.h.dim(0); ++n) {
       const std::vector<double> z = logits_of<T>(a, n);
       const double top = *std::max_element(z.begin(), z.end());
@@ -33,8 +33,11 @@ void linear_cross_entropy_forward(const Context&, const LinearCrossEntropyForwar
       a.lse.as<T>()[n] = T(lse);
       nll.as<T>()[n] = T(l);
       loss += l;
+      if (t != kIgnoreIndex) z_loss += a.z_loss * lse * lse;
     }
-    *a.loss.as<double>() = loss * *a.loss_scale.as<double>();
+    const double terms[] = {loss * *a.loss_scale.as<double>(), z_loss * *a.loss_scale.as<double>()};
+    *a.loss.as<double>() = terms[0] + terms[1];
+    if (a.terms) std::copy_n(terms, 2, a.terms.as<double>());
   });
 }
 
@@ -48,7 +51,8 @@ void linear_cross_entropy_backward(const Context&, const LinearCrossEntropyBackw
       std::vector<double> dz = logits_of<T>(a, n), dh(size_t(D), 0);
       for (int64_t v = 0; v < V; ++v) {
         double& x = dz[size_t(v)];
-        x = t == kIgnoreIndex ? 0 : scale * (std::exp(x - a.lse.as<T>()[n]) - (v == t));
+        const double lse = a.lse.as<T>()[n], p = std::exp(x - lse);
+        x = t == kIgnoreIndex ? 0 : scale * ((1 + 2 * a.z_loss * lse) * p - (v == t));
         for (int64_t d = 0; d < D; ++d) {
           dh[size_t(d)] += x * a.w.row<T>(v)[d];
           dw[size_t(v * D + d)] += x * a.h.row<T>(n)[d];

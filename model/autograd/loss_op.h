@@ -5,9 +5,14 @@
 
 namespace sluice {
 
-// loss [1] f64 = loss_scale * sum over valid n of -log softmax(h w^T)[n, targets[n]].
-// h [N, D], w [V, D], targets [N] i32 (kIgnoreIndex: not valid), loss_scale [1] f64.
-Var linear_cross_entropy(Tape& tape, const Var& h_ND, ParamId w_VD, const Tensor& targets_N,
-                         const Tensor& loss_scale);
+struct LossInputs {
+  Tensor targets;     // [N] i32, kIgnoreIndex: not valid
+  Tensor loss_scale;  // [1] f64
+  double z_loss = 0;  // coefficient of lse^2, lse = log sum exp of a token's logits
+  Tensor terms{};     // [2] f64, optional, written: cross entropy and z-loss, whose sum the loss is
+};
+
+// loss [1] f64 = loss_scale * sum over valid n of -log softmax(h w^T)[n, targets[n]], and z_loss.
+Var linear_cross_entropy(Tape& tape, const Var& h_ND, ParamId w_VD, const LossInputs& in);
 
 }  // namespace sluice

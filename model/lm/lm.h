@@ -20,6 +20,8 @@ struct LmBatch {
   Tensor targets;     // [N] i32, kIgnoreIndex where nothing is predicted; for loss() only
   Tensor loss_scale;  // [1] f64, 1 / valid tokens of the global batch; for loss() only
   Sequences sequences;
+  double z_loss = 0;    // coefficient of the squared log sum of exp logits; for loss() only
+  Tensor loss_terms{};  // [2] f64, optional, written by loss(): cross entropy, z-loss
 };
 
 // Of S sequences: what every layer has seen so far.

@@ -23,6 +23,7 @@ struct Case {
         loss_scale(DType::f64, {1}),
         dloss(DType::f64, {1}),
         loss(DType::f64, {1}),
+        terms(DType::f64, {2}),
         lse(t, {N}),
         nll(t, {N}),
         dh_wide(t, {N, D + 1}),
@@ -41,7 +42,8 @@ struct Case {
     *loss_scale.view().as<double>() = 1.0 / double(std::max<int64_t>(valid, 1));
     *dloss.view().as<double>() = 1.75;
     // What the op must write is NaN before.
-    for (const Tensor& out : {loss.view(), lse.view(), nll.view(), dh, dw.view()}) fill(out, NAN);
+    for (const Tensor& out : {loss.view(), terms.view(), lse.view(), nll.view(), dh, dw.view()})
+      fill(out, NAN);
   }
   static void fill_rounded(const Tensor& t, uint64_t seed, double stddev) {
     for (int64_t i = 0; i < t.numel(); ++i)
@@ -54,8 +56,10 @@ struct Case {
                                        .targets = targets.view(),
                                        .loss_scale = loss_scale.view(),
                                        .loss = loss.view(),
+                                       .terms = terms.view(),
                                        .lse = lse.view(),
-                                       .nll = nll.view()});
+                                       .nll = nll.view(),
+                                       .z_loss = z_loss});
     return ctx.mode == Mode::plan ? 0 : *loss.view().as<double>();
   }
   void backward(const Context& ctx, bool add_dh = false, bool add_dw = false) {
@@ -66,14 +70,16 @@ struct Case {
                                         .lse = lse.view(),
                                         .dloss = dloss.view(),
                                         .dh = {dh, add_dh},
-                                        .dw = {dw.view(), add_dw}});
+                                        .dw = {dw.view(), add_dw},
+                                        .z_loss = z_loss});
   }
 
   Buffer h_wide;
   Tensor h;  // rows are strided
-  Buffer w, targets, loss_scale, dloss, loss, lse, nll, dh_wide;
+  Buffer w, targets, loss_scale, dloss, loss, terms, lse, nll, dh_wide;
   Tensor dh;  // strided too
   Buffer dw;
+  double z_loss = 0;
 };
 
 }  // namespace sluice::test

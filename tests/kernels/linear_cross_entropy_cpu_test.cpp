@@ -31,17 +31,18 @@ TEST(LinearCrossEntropyCpu, MatchesTheReference) {
        {Size{3, 2, 5}, Size{65, 33, 257}, Size{513, 48, 300}, Size{64, 192, 512}}) {
     for (const double std : {0.3, 4.0}) {
       Case want(DType::f64, size.N, size.D, size.V, Targets::some_ignored, std);
-      want.forward(reference);
-      want.backward(reference);
       auto check = [&](const Tensor& got, const Tensor& w, double ulps, const char* what) {
         const auto e = test::compare(got, w, ulps);
         EXPECT_LE(e.worst, 1) << what << " " << size.N << " " << size.D << " " << size.V << ": "
                               << e;
       };
       Case f64(DType::f64, size.N, size.D, size.V, Targets::some_ignored, std);
+      Case f32(DType::f32, size.N, size.D, size.V, Targets::some_ignored, std);
+      for (Case* c : {&want, &f64, &f32}) c->z_loss = std < 1 ? 0 : 0.01;
+      want.forward(reference);
+      want.backward(reference);
       f64.forward(cpu);
       f64.backward(cpu);
-      Case f32(DType::f32, size.N, size.D, size.V, Targets::some_ignored, std);
       f32.forward(cpu);
       f32.backward(cpu);
       for (Case* c : {&f64, &f32}) {
@@ -50,6 +51,7 @@ TEST(LinearCrossEntropyCpu, MatchesTheReference) {
         // N or V such terms, whose errors average out.
         const double ulps = 8 * std::max(1.0, std);
         check(c->loss.view(), want.loss.view(), 16 * (c == &f32 ? kF32InF64Ulps : 1), "loss");
+        check(c->terms.view(), want.terms.view(), 16 * (c == &f32 ? kF32InF64Ulps : 1), "terms");
         check(c->lse.view(), want.lse.view(), ulps, "lse");
         check(c->nll.view(), want.nll.view(), ulps, "nll");
         check(c->dh, want.dh, 4 * ulps, "dh");
@@ -126,6 +128,7 @@ TEST(LinearCrossEntropyContract, SaysWhatIsWrong) {
                               .targets = c.targets.view(),
                               .loss_scale = c.loss_scale.view(),
                               .loss = c.loss.view(),
+                              .terms = {},
                               .lse = c.lse.view(),
                               .nll = {}};
   expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"w is f64 [17, 6]", "f32"});
@@ -145,6 +148,12 @@ TEST(LinearCrossEntropyContract, SaysWhatIsWrong) {
   f.loss = c.nll.view().rows(0, 1);
   expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"loss is f32 [1]", "f64 [1]"});
   f.loss = c.loss.view();
+  f.terms = f.loss;
+  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"terms is f64 [1]", "[2]"});
+  f.terms = {};
+  f.z_loss = -1;
+  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"z_loss is -1"});
+  f.z_loss = 0;
   f.targets = c.nll.view();
   expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"targets is f32", "i32 [20]"});
 }

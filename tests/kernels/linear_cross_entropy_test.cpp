@@ -97,6 +97,49 @@ TEST_P(LinearCrossEntropy, GradientsMatchDifferences) {
   }
 }
 
+// Uniform logits k: lse = k + log V, nll = log V; z_loss adds z lse^2 to the loss of each valid
+// row, and 2 z lse / V to dlogits.
+TEST_P(LinearCrossEntropy, ZLossOfUniformLogits) {
+  CpuContext ctx(GetParam());
+  constexpr int64_t kN = 20, kV = 33;
+  constexpr double kLogit = 3, kZ = 0.25;
+  Case c(DType::f64, kN, 1, kV, Targets::all);
+  test::fill(c.h, kLogit);
+  test::fill(c.w.view(), 1);
+  c.targets.view().as<int32_t>()[13] = kIgnoreIndex;
+  *c.loss_scale.view().as<double>() = 1.0 / (kN - 1);
+  c.z_loss = kZ;
+  const double log_v = std::log(double(kV)), lse = kLogit + log_v;
+  EXPECT_NEAR(c.forward(ctx), log_v + kZ * lse * lse, 1e-13);
+  EXPECT_NEAR(element(c.terms.view(), 0), log_v, 1e-14);
+  EXPECT_NEAR(element(c.terms.view(), 1), kZ * lse * lse, 1e-13);
+  EXPECT_EQ(*c.loss.view().as<double>(), element(c.terms.view(), 0) + element(c.terms.view(), 1));
+  EXPECT_NEAR(element(c.nll.view(), 0), log_v, 1e-14);  // cross entropy alone
+  c.backward(ctx);
+  for (int64_t n = 0; n < kN; ++n)  // dh = sum of dlogits, as w is 1: p - onehot sums to 0
+    EXPECT_NEAR(element(c.dh, n), n == 13 ? 0 : 1.75 / (kN - 1) * 2 * kZ * lse, 1e-14) << n;
+  for (int64_t v = 0; v < kV; ++v) {
+    double hits = 0;
+    for (int64_t n = 0; n < kN; ++n) hits += c.targets.view().as<int32_t>()[n] == v;
+    const double want =
+        kLogit * 1.75 / (kN - 1) * ((1 + 2 * kZ * lse) / double(kV) * (kN - 1) - hits);
+    EXPECT_NEAR(element(c.dw.view(), v), want, 1e-13) << v;
+  }
+}
+
+TEST_P(LinearCrossEntropy, ZLossGradientsMatchDifferences) {
+  CpuContext ctx(GetParam());
+  Case c(DType::f64, 130, 8, 263, Targets::some_ignored, 2);
+  c.z_loss = 0.1;
+  c.forward(ctx);
+  c.backward(ctx);
+  auto loss = [&] { return 1.75 * c.forward(ctx); };
+  for (uint64_t seed = 10; seed < 13; ++seed) {  // as above
+    EXPECT_LT(test::gradcheck(loss, c.h, c.dh, seed), 1e-6);
+    EXPECT_LT(test::gradcheck(loss, c.w.view(), c.dw.view(), seed), 1e-6);
+  }
+}
+
 // An ignored row gives nothing: loss, nll and dh are 0, and dw is as without that row.
 TEST_P(LinearCrossEntropy, IgnoredRowsGiveNothing) {
   CpuContext ctx(GetParam());
@@ -177,6 +220,7 @@ TEST_P(LinearCrossEntropy, NllIsOptional) {
                                      .targets = c.targets.view(),
                                      .loss_scale = c.loss_scale.view(),
                                      .loss = c.loss.view(),
+                                     .terms = {},
                                      .lse = c.lse.view(),
                                      .nll = {}});
   EXPECT_EQ(*c.loss.view().as<double>(), with);

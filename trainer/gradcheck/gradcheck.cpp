@@ -65,7 +65,8 @@ std::vector<GradcheckRow> gradcheck_model(const Context& ctx, const LmConfig& co
                    {.tokens = tokens.view(),
                     .targets = targets.view(),
                     .loss_scale = scale.view(),
-                    .sequences = {cu_seqlens.view(), {}}},
+                    .sequences = {cu_seqlens.view(), {}},
+                    .z_loss = 0.01},
                    r);
   };
   auto loss = [&] {

@@ -177,15 +177,17 @@ void check_token_ops(const Context& ctx, uint64_t seed, std::vector<GradcheckRow
     const auto act = swish ? GateActivation::swish : GateActivation::sigmoid;
     c.check([&](Tape& t, auto& x) { return gated_rmsnorm(t, x[0], x[1], w, 1e-5, act); }, rows);
   }
-  {
-    Case c(ctx, "linear_cross_entropy", seed);
+  for (const double z_loss : {0.0, 0.1}) {
+    Case c(ctx, z_loss > 0 ? "linear_cross_entropy z_loss" : "linear_cross_entropy", seed);
     c.input("h", 6);
     const ParamId w = c.param("w", {13, 6});
     const Tensor targets = c.tokens(13, 5);
     Buffer scale(DType::f64, {1});
     *scale.view().as<double>() = 0.01;
     c.check(
-        [&](Tape& t, auto& x) { return linear_cross_entropy(t, x[0], w, targets, scale.view()); },
+        [&](Tape& t, auto& x) {
+          return linear_cross_entropy(t, x[0], w, {targets, scale.view(), z_loss});
+        },
         rows);
   }
 }

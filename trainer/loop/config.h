@@ -132,6 +132,7 @@ struct TrainSettings {
   int64_t micro_batch_tokens = 4096;  // what memory holds; accumulation follows
   std::string recompute = "none";     // none | block
   int64_t validate_every_steps = 50;
+  double z_loss = 0;  // coefficient of the squared log sum of exp logits, a token
   NonfiniteConfig nonfinite;
   SpikeConfig spike;
 
@@ -146,6 +147,7 @@ struct TrainSettings {
     v("recompute", recompute, "none or block",
       [](const std::string& s) { return s == "none" || s == "block"; });
     v("validate_every_steps", validate_every_steps, "a count above 0", positive);
+    v("z_loss", z_loss, "a number of at least 0", [](double x) { return x >= 0; });
     v.section("nonfinite", nonfinite);
     v.section("spike", spike);
   }

@@ -7,15 +7,18 @@
 
 namespace sluice {
 
-StepRunner::StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute)
+StepRunner::StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute,
+                       double z_loss)
     : ctx_(ctx),
       params_(params),
       lm_(lm),
       recompute_(recompute),
-      loss_scale_(DType::f64, {1}, ctx.device) {}
+      z_loss_(z_loss),
+      loss_scale_(DType::f64, {1}, ctx.device),
+      loss_terms_(DType::f64, {2}, ctx.device) {}
 
-double StepRunner::run(const Context& ctx, const MicroBatch& batch, double loss_scale,
-                       Tape::Mode mode, Recompute recompute, Check check) {
+StepLoss StepRunner::run(const Context& ctx, const MicroBatch& batch, double loss_scale,
+                         Tape::Mode mode, Recompute recompute, Check check) {
   set_scalar(ctx, loss_scale_.view(), loss_scale);
   Tape tape(ctx, params_, mode);
   if (check == Check::finite) tape.report_nonfinite();
@@ -23,10 +26,13 @@ double StepRunner::run(const Context& ctx, const MicroBatch& batch, double loss_
                             {.tokens = batch.tokens,
                              .targets = batch.targets,
                              .loss_scale = loss_scale_.view(),
-                             .sequences = {batch.cu_seqlens, {}}},
+                             .sequences = {batch.cu_seqlens, {}},
+                             .z_loss = z_loss_,
+                             .loss_terms = loss_terms_.view()},
                             recompute);
   if (mode == Tape::Mode::train) tape.backward(loss);
-  return ctx.mode == Mode::plan ? 0 : *loss.value.as<double>();
+  if (ctx.mode == Mode::plan) return {};
+  return {loss_terms_.view().as<double>()[0], loss_terms_.view().as<double>()[1]};
 }
 
 int64_t StepRunner::plan(const MicroBatch& shape) {
@@ -41,12 +47,12 @@ int64_t StepRunner::plan(const MicroBatch& shape) {
   return arena.peak();
 }
 
-double StepRunner::train(const MicroBatch& batch, double loss_scale) {
+StepLoss StepRunner::train(const MicroBatch& batch, double loss_scale) {
   return run(ctx_, batch, loss_scale, Tape::Mode::train, recompute_, Check::none);
 }
 
 double StepRunner::validate(const MicroBatch& batch) {
-  return run(ctx_, batch, 1, Tape::Mode::infer, Recompute::none, Check::none);
+  return run(ctx_, batch, 1, Tape::Mode::infer, Recompute::none, Check::none).cross_entropy;
 }
 
 void StepRunner::report_nonfinite(const MicroBatch& batch, double loss_scale) {

@@ -6,18 +6,24 @@
 
 namespace sluice {
 
+// A micro-batch's part of a step's loss, or their sum.
+struct StepLoss {
+  double cross_entropy = 0, z_loss = 0;
+};
+
 class StepRunner {
  public:
   // `ctx` has no arena yet: plan() says how large it must be, and use() gives it.
-  StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute);
+  StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute,
+             double z_loss);
 
   // Bytes of arena that a training micro-batch of this shape takes, and a validation pass.
   int64_t plan(const MicroBatch& shape);
   void use(Arena& arena) { ctx_.arena = &arena; }
 
-  // Adds the micro-batch's gradients to the store; returns its part of the loss: the sum over its
+  // Adds the micro-batch's gradients to the store; returns its part of the loss: sums over its
   // valid tokens times loss_scale (1 / valid tokens of the global batch).
-  double train(const MicroBatch& batch, double loss_scale);
+  StepLoss train(const MicroBatch& batch, double loss_scale);
   // Sum of the negative log likelihoods of the micro-batch, in nats.
   double validate(const MicroBatch& batch);
   // Runs the micro-batch again with every op checked: throws naming the first that is not finite.
@@ -26,14 +32,15 @@ class StepRunner {
  private:
   enum class Check : uint8_t { none, finite };
 
-  double run(const Context& ctx, const MicroBatch& batch, double loss_scale, Tape::Mode mode,
-             Recompute recompute, Check check);
+  StepLoss run(const Context& ctx, const MicroBatch& batch, double loss_scale, Tape::Mode mode,
+               Recompute recompute, Check check);
 
   Context ctx_;
   ParamStore& params_;
   const Lm& lm_;
   Recompute recompute_;
-  Buffer loss_scale_;
+  double z_loss_;
+  Buffer loss_scale_, loss_terms_;
 };
 
 }  // namespace sluice

@@ -31,8 +31,8 @@ Trainer::Trainer(const Config& config, Folder folder)
   initialize(*params_, uint64_t(config_.run.seed));
   optimizer_ = std::make_unique<AdamWOptimizer>(config_.optim, *params_);
   runner_ = std::make_unique<StepRunner>(
-      ctx_, *params_, *lm_,
-      config_.train.recompute == "block" ? Recompute::block : Recompute::none);
+      ctx_, *params_, *lm_, config_.train.recompute == "block" ? Recompute::block : Recompute::none,
+      config_.train.z_loss);
   for (OpenPart& p : parts_)
     p.flops_per_token = train_flops_per_token(*lm_, p.is.data.seq_len_tokens);
   progress_.note(cost_table(*lm_, *params_, config_.data.seq_len_tokens) + optimizer_->table() +
@@ -92,10 +92,12 @@ void Trainer::train_step() {
   const int64_t at = step_ - part.is.begin;
   const double scale = 1.0 / double(part.loader.valid_tokens(at));
   params_->start_step();
-  double loss = 0;
+  StepLoss loss;
   for (int64_t m = 0; m < part.loader.micro_batches(); ++m) {
     part.loader.load(at, m, part.batch.batch());
-    loss += runner_->train(part.batch.batch(), scale);
+    const StepLoss part_of_loss = runner_->train(part.batch.batch(), scale);
+    loss.cross_entropy += part_of_loss.cross_entropy;
+    loss.z_loss += part_of_loss.z_loss;
   }
   params_->finish_gradients();
   state_.step = updates_ + 1;
@@ -105,14 +107,15 @@ void Trainer::train_step() {
   optimizer_->step(ctx_, &state_);
   ++step_;
   if (!state_.skip) ++updates_;
-  last_loss_ = loss;
+  last_loss_ = loss.cross_entropy;
   report(outcome);
 }
 
 // Decides whether the step may change anything; nothing has been changed yet.
-Trainer::Outcome Trainer::judge(double loss) {
-  Outcome outcome{.loss = loss, .skipped = {}, .spike = spikes_.judge(loss, state_.grad_norm)};
-  if (state_.skip || !std::isfinite(loss)) {
+Trainer::Outcome Trainer::judge(const StepLoss& loss) {
+  Outcome outcome{
+      .loss = loss, .skipped = {}, .spike = spikes_.judge(loss.cross_entropy, state_.grad_norm)};
+  if (state_.skip || !std::isfinite(loss.cross_entropy + loss.z_loss)) {
     state_.skip = 1;
     ++nonfinite_;
     nonfinite_where_ = find_nonfinite();
@@ -155,17 +158,18 @@ void Trainer::report(const Outcome& outcome) {
     progress_.note(fmt::format("SPIKE    step {}: {}", step_, outcome.spike));
     metrics_->note("spike", step_, {{"why", outcome.spike}});
   }
-  metrics_->write("train", step_,
-                  {{"loss", outcome.loss},
-                   {"grad_norm", state_.grad_norm},
-                   {"lr", state_.lr},
-                   {"skipped", state_.skip},
-                   {"skipped_total", double(step_ - updates_)},
-                   {"tokens_per_second", rate},
-                   {"mfu", mfu}});
+  MetricFields fields{{"loss", outcome.loss.cross_entropy},
+                      {"grad_norm", state_.grad_norm},
+                      {"lr", state_.lr},
+                      {"skipped", state_.skip},
+                      {"skipped_total", double(step_ - updates_)},
+                      {"tokens_per_second", rate},
+                      {"mfu", mfu}};
+  if (config_.train.z_loss > 0) fields.push_back({"z_loss", outcome.loss.z_loss});
+  metrics_->write("train", step_, fields);
   progress_.update({.step = step_,
                     .steps = config_.train.steps,
-                    .loss = outcome.loss,
+                    .loss = outcome.loss.cross_entropy,
                     .grad_norm = state_.grad_norm,
                     .lr = state_.lr,
                     .tokens_per_second = rate,

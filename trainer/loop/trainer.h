@@ -51,7 +51,7 @@ class Trainer {
   };
   // What a step did.
   struct Outcome {
-    double loss = 0;
+    StepLoss loss;
     std::string skipped;  // why nothing was changed; empty: it was
     std::string spike;    // what was out of line
   };
@@ -67,7 +67,7 @@ class Trainer {
   void load_progress(const CheckpointMeta& meta);
 
   void enter_part();
-  Outcome judge(double loss);
+  Outcome judge(const StepLoss& loss);
   void report(const Outcome& outcome);
   std::string find_nonfinite();
   void validate();
