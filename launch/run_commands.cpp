@@ -37,7 +37,8 @@ void generate(const Generate& c) {
   ThreadPool threads(c.threads > 0 ? int(c.threads)
                                    : int(std::max(1u, std::thread::hardware_concurrency())));
   const Context ctx{.threads = &threads};
-  Generator generator(ctx, *m.params, *m.lm, DType::f32, int64_t(prompt.size()) + c.max_new_tokens);
+  Generator generator(ctx, *m.params, *m.lm, DType::f32,
+                      {.max_tokens = int64_t(prompt.size()) + c.max_new_tokens});
   fmt::print("{}", c.prompt);
   std::fflush(stdout);
   sluice::generate(generator, prompt,

@@ -92,12 +92,13 @@ void head_forward(const KdaForward& a, const Sizes& s, int64_t doc, int64_t hv, 
                   const std::optional<Saved<T>>& saved) {
   const int32_t* cu = a.cu_seqlens.as<int32_t>();
   const int64_t begin = cu[doc], end = cu[doc + 1], state = s.K * s.V;
-  if (begin == end && !a.final_state) return;
+  const T* from = a.initial_state ? a.initial_state.row<T>(doc) + hv * state : nullptr;
+  // An empty document leaves its state: nothing to do if there is none, or it lies where it goes.
+  if (begin == end && (!a.final_state || from == a.final_state.row<T>(doc) + hv * state)) return;
 
   const int64_t kept = kKdaChunk * (Workspace<T>::rounded(s.V) + 2 * kKdaChunk);
   Workspace<T> memory(Workspace<T>::rounded(a.final_state ? 0 : state) + (saved ? 0 : kept));
   T* S = a.final_state ? a.final_state.row<T>(doc) + hv * state : memory.take(state);
-  const T* from = a.initial_state ? a.initial_state.row<T>(doc) + hv * state : nullptr;
   if (!from)
     std::fill_n(S, state, T(0));
   else if (from != S)

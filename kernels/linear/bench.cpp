@@ -37,6 +37,14 @@ void shapes(benchmark::internal::Benchmark* b) {
   b->Unit(benchmark::kMicrosecond)->UseRealTime();
 }
 BENCHMARK_CAPTURE(run, cpu_forward, Mode::run, What::forward)->Apply(shapes);
+// Decoding and prefill of a small model, one thread: rows together against rows by themselves.
+void rows(benchmark::internal::Benchmark* b) {
+  for (int64_t N : {1, 2, 4, 8, 16, 32, 64, 256})
+    b->Args({N, 160, 896, 1})->Args({N, 768, 2048, 1});
+  b->Unit(benchmark::kMicrosecond)->UseRealTime();
+}
+BENCHMARK_CAPTURE(run, blas, Mode::run, What::forward)->Apply(rows);
+BENCHMARK_CAPTURE(run, batch_invariant, Mode::batch_invariant, What::forward)->Apply(rows);
 BENCHMARK_CAPTURE(run, cpu_backward, Mode::run, What::backward)->Apply(shapes);
 BENCHMARK_CAPTURE(run, reference_forward, Mode::reference, What::forward)
     ->Args({256, 192, 512, 1})

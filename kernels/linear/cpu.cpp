@@ -10,7 +10,26 @@ namespace sluice::cpu {
 constexpr int64_t kRows = 256;     // tokens a tile: enough for the BLAS to reach its rate
 constexpr int64_t kOutputs = 128;  // rows of w a tile
 
+// Each row by itself: tiles of about a million multiply-adds, so that one token of a small model
+// does not wake a thread for less than waking it costs. Tiles change no bit here.
+static void linear_rowwise(const Context& ctx, const LinearForward& a) {
+  const int64_t N = a.x.dim(0), D = a.x.dim(1), F = a.w.dim(0);
+  const int64_t rows = std::min<int64_t>(N, 64),
+                enough = (1 << 20) / std::max<int64_t>(1, rows * D);
+  const int64_t outputs = std::max<int64_t>(64, enough / 16 * 16);
+  const int64_t tiles_n = N > 0 ? (N + rows - 1) / rows : 0, tiles_f = (F + outputs - 1) / outputs;
+  for_float_type(a.x, [&]<class T>(T) {
+    parallel_for(ctx, tiles_n * tiles_f, [&](int64_t tile) {
+      const int64_t n = tile / tiles_f * rows, f = tile % tiles_f * outputs;
+      gemm_rowwise<T>(std::min(N - n, rows), std::min(F - f, outputs), D, a.x.row<T>(n),
+                      a.x.stride[0], a.w.row<T>(f), a.w.stride[0], a.y.row<T>(n) + f,
+                      a.y.stride[0]);
+    });
+  });
+}
+
 void linear_forward(const Context& ctx, const LinearForward& a) {
+  if (ctx.mode == Mode::batch_invariant) return linear_rowwise(ctx, a);
   const int64_t N = a.x.dim(0), D = a.x.dim(1), F = a.w.dim(0);
   const int64_t tiles_n = (N + kRows - 1) / kRows, tiles_f = (F + kOutputs - 1) / kOutputs;
   for_float_type(a.x, [&]<class T>(T) {

@@ -26,15 +26,32 @@ Arena::Arena(Arena&& o) noexcept
       peak_(o.peak_),
       end_(o.end_),
       free_(std::move(o.free_)),
-      taken_(std::move(o.taken_)) {}
+      taken_(std::move(o.taken_)),
+      script_(std::move(o.script_)),
+      followed_(o.followed_),
+      next_(o.next_) {}
 
 void Arena::fill(int64_t offset, int64_t bytes) {
   if (poison_ == Poison::on && base_ && device_ == Device::cpu)
     std::memset(base_ + offset, 0xff, size_t(bytes));
 }
 
-int64_t Arena::take(int64_t bytes) {
-  bytes = std::max<int64_t>(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
+void Arena::follow(std::span<const Range> script) {
+  SLUICE_CHECK(used_ == 0, used_, " bytes are in use");
+  followed_ = script;
+  next_ = 0;
+}
+
+int64_t Arena::take_followed(int64_t bytes) {
+  SLUICE_CHECK(next_ < followed_.size(), "the plan took ", followed_.size(), " ranges");
+  const Range& range = followed_[next_++];
+  SLUICE_CHECK(bytes <= range.bytes && range.offset + range.bytes <= capacity_, "range ", next_ - 1,
+               " has ", range.bytes, " bytes at ", range.offset, " of ", capacity_, ", asked for ",
+               bytes);
+  return range.offset;
+}
+
+int64_t Arena::first_fit(int64_t bytes) {
   auto fit = std::find_if(free_.begin(), free_.end(), [&](auto& f) { return f.second >= bytes; });
   int64_t offset = end_;
   if (fit != free_.end()) {
@@ -47,9 +64,16 @@ int64_t Arena::take(int64_t bytes) {
                  used_, " are in use, and no free range has ", bytes);
     end_ += bytes;
   }
+  return offset;
+}
+
+int64_t Arena::take(int64_t bytes) {
+  bytes = std::max<int64_t>(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
+  const int64_t offset = followed_.empty() ? first_fit(bytes) : take_followed(bytes);
+  if (planning()) script_.push_back({offset, bytes});
   taken_[offset] = bytes;
   used_ += bytes;
-  peak_ = std::max(peak_, end_);
+  peak_ = std::max(peak_, followed_.empty() ? end_ : offset + bytes);
   fill(offset, bytes);
   return offset;
 }
@@ -61,6 +85,7 @@ void Arena::give(int64_t offset) {
   taken_.erase(range);
   used_ -= bytes;
   fill(offset, bytes);
+  if (!followed_.empty()) return;
 
   auto next = free_.lower_bound(offset);
   if (next != free_.begin()) {

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "kernels/tensor/buffer.h"
 
@@ -29,6 +31,16 @@ class Arena {
   // of what was given back, shows.
   void set_poison(Poison p) { poison_ = p; }
 
+  // Ranges in the order that they were taken, when planning; for follow().
+  struct Range {
+    int64_t offset, bytes;
+  };
+  const std::vector<Range>& script() const { return script_; }
+  // From now on the k-th take() gets the k-th range of `script`, which outlives the pass, and must
+  // not ask for more: for passes that make the planned calls with fewer rows. First fit by itself
+  // could leave gaps for small tensors that the plan with large ones has not seen.
+  void follow(std::span<const Range> script);
+
   // Offset of a free range, 256-byte aligned. Throws with the sizes if nothing fits.
   int64_t take(int64_t bytes);
   void give(int64_t offset);  // back; never throws for an offset that take() returned
@@ -42,6 +54,8 @@ class Arena {
   void reset_peak() { peak_ = end_; }
 
  private:
+  int64_t first_fit(int64_t bytes);
+  int64_t take_followed(int64_t bytes);
   void fill(int64_t offset, int64_t bytes);
 
   Device device_;
@@ -51,6 +65,9 @@ class Arena {
   int64_t used_ = 0, peak_ = 0, end_ = 0;  // end_: everything from here on is free
   std::map<int64_t, int64_t> free_;        // offset -> bytes, below end_, never adjacent
   std::map<int64_t, int64_t> taken_;       // offset -> bytes
+  std::vector<Range> script_;              // of a planning arena
+  std::span<const Range> followed_;
+  size_t next_ = 0;  // range of followed_
 };
 
 // Memory of an arena for as long as this object lives.

@@ -15,6 +15,9 @@ enum class Mode : uint8_t {
   run,
   plan,       // shapes only: ops check their contract and take their memory, and compute nothing
   reference,  // the plain loops of reference.cpp; CPU only
+  // As run, and a row's result depends on that row alone, not on how many others there are or where
+  // it stands among them: generation in batches. Forward only.
+  batch_invariant,
 };
 
 struct Context {

@@ -1,11 +1,15 @@
-// model/generate/generator.h -- a sequence that is continued: prefill in pieces, then token by
-// token.
+// model/generate/generator.h -- sequences that are continued: a fixed number of slots with their
+// caches, prefill in pieces and decoding token by token.
 //
 // The same layers as in training, in inference mode, with a cache: KDA state and convolution inputs
-// of fixed size, and for each MLA layer one latent row a token.
+// of fixed size, and for each MLA layer one latent row a token. Sequences join a free slot and
+// leave it at any time. A sequence's logits are a function of its own tokens, of how they were cut
+// into calls, and of nothing else: to the bit, whatever the other slots hold.
 #pragma once
 
 #include <functional>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "kernels/tensor/context.h"
@@ -13,31 +17,65 @@
 
 namespace sluice {
 
+struct GeneratorOptions {
+  int64_t slots = 1;                   // sequences at a time
+  int64_t max_tokens = 0;              // of one sequence
+  int64_t prefill_chunk_tokens = 256;  // of all sequences of one call: bounds its memory
+};
+
+// Fixed when the generator is made.
+struct GeneratorBytes {
+  int64_t state_per_slot = 0;   // KDA states and convolution inputs
+  int64_t cache_per_token = 0;  // latents
+  int64_t cache_total = 0;      // state and cache of all slots, allocated
+  int64_t arena = 0;            // activations of the largest call
+};
+
 class Generator {
  public:
-  // One sequence of at most max_tokens, fed in pieces of at most piece_tokens. `ctx` needs a device
-  // and may have threads; the generator brings its own arena.
-  Generator(const Context& ctx, ParamStore& params, const Lm& lm, DType dtype, int64_t max_tokens,
-            int64_t piece_tokens = 256);
+  // `ctx` needs a device and may have threads; the generator brings its own arena. In Mode::run it
+  // computes batch-invariantly; Mode::reference is kept. The cache has the parameters' dtype.
+  Generator(const Context& ctx, ParamStore& params, const Lm& lm, DType dtype,
+            const GeneratorOptions& options);
 
-  // Adds tokens to the sequence. Returns the logits [vocab] after the last one; the view is valid
-  // until the next call.
-  Tensor feed(std::span<const int32_t> tokens);
+  // A slot for a new sequence, none if all are taken. It holds nothing of the sequence before.
+  std::optional<int64_t> join();
+  void leave(int64_t slot);
+  int64_t length(int64_t slot) const { return past_.view().as<int32_t>()[slot]; }
 
-  int64_t length() const { return length_; }
-  int64_t cache_bytes() const { return cache_.bytes(); }  // allocated, for max_tokens
+  // Tokens for one slot. A call takes each slot once, in ascending order.
+  struct Piece {
+    int64_t slot;
+    std::span<const int32_t> tokens;  // at least one
+  };
+  // Adds the tokens to the sequences: at most prefill_chunk_tokens of them in a prefill step, one a
+  // piece in a decode step. Returns the logits [pieces, vocab] after the last token of each; the
+  // view is valid until the next call.
+  Tensor feed(CacheStep step, std::span<const Piece> pieces);
+
+  const GeneratorOptions& options() const { return options_; }
+  const GeneratorBytes& bytes() const { return bytes_; }
+  const LmCache& cache() const { return cache_; }
+  const Arena& arena() const { return arena_; }
 
  private:
-  Tensor feed_piece(std::span<const int32_t> tokens);
-  int64_t plan(int64_t piece_tokens);
+  using Script = std::vector<Arena::Range>;
+  Script plan(CacheStep step, int64_t& peak) const;
+  void load(CacheStep step, std::span<const Piece> pieces);
+  bool taken(int64_t slot) const { return taken_.at(size_t(slot)); }
 
   Context ctx_;
   ParamStore& params_;
   const Lm& lm_;
-  int64_t max_tokens_, piece_tokens_, length_ = 0;
+  GeneratorOptions options_;
   LmCache cache_;
+  GeneratorBytes bytes_;
+  Script prefill_script_, decode_script_;
   Arena arena_;
-  Buffer tokens_, cu_seqlens_, logits_;
+  std::vector<bool> taken_;            // by slot
+  Buffer tokens_, cu_seqlens_, past_;  // [most tokens], [slots + 1], [slots] i32
+  std::vector<int64_t> last_rows_;     // of the pieces of a call
+  Buffer logits_;                      // [slots, vocab]
 };
 
 struct GenerateOptions {
@@ -47,8 +85,8 @@ struct GenerateOptions {
   int32_t stop_token = -1;  // ends the text and is not part of it
 };
 
-// Continues `prompt` (at least one token); calls on_token as each new token comes. Returns the new
-// ones.
+// Continues `prompt` (at least one token) in a slot of its own; calls on_token as each new token
+// comes. Returns the new ones.
 std::vector<int32_t> generate(Generator& generator, std::span<const int32_t> prompt,
                               const GenerateOptions& options,
                               const std::function<void(int32_t)>& on_token = {});

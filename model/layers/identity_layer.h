@@ -9,8 +9,10 @@ namespace sluice {
 class IdentityLayer : public Mixer {
  public:
   IdentityLayer(const ParamScope&, const LayerConfig&) {}
-  Var forward(Tape&, const Var& x_ND, const Sequences&, MixerCache*) const override { return x_ND; }
-  std::unique_ptr<MixerCache> make_cache(DType, Device, int64_t, int64_t) const override;
+  Var forward(Tape&, const Var& x_ND, const Sequences&, const MixerCache*) const override {
+    return x_ND;
+  }
+  MixerCache make_cache(DType, Device, int64_t, int64_t) const override { return {}; }
   LayerCost cost(int64_t) const override { return {}; }
 };
 

@@ -3,27 +3,22 @@
 
 #include <cmath>
 
-#include "kernels/tensor/buffer.h"
 #include "model/autograd/basic_ops.h"
 #include "model/autograd/mixer_ops.h"
 
 namespace sluice {
 
-namespace {
-
-struct KdaCache : MixerCache {
-  Buffer conv;   // [S, C, W-1], the inputs before the next token; none without a convolution
-  Buffer state;  // [S, HV, K, V]
-  int64_t bytes() const override { return conv.view().bytes() + state.view().bytes(); }
+// Of MixerCache::state.
+enum : size_t {
+  kState,  // [slots, HV, K, V]
+  kConv,   // [slots, C, W-1], the inputs before the next token; none without a convolution
 };
 
 // Columns of fgb that the output gate takes.
-int64_t gate_width(const KdaConfig& c) {
+static int64_t gate_width(const KdaConfig& c) {
   if (c.output_gate == "none") return 0;
   return c.use_full_rank_gate ? c.num_value_heads * c.head_dim : c.head_dim;
 }
-
-}  // namespace
 
 KdaLayer::KdaLayer(const ParamScope& scope, const LayerConfig& config)
     : config_(config.kda),
@@ -73,11 +68,12 @@ KdaLayer::Gates KdaLayer::gates(Tape& tape, const Var& x) const {
   return g;
 }
 
-Var KdaLayer::forward(Tape& tape, const Var& x, const Sequences& seq, MixerCache* cache) const {
-  auto* kept = static_cast<KdaCache*>(cache);
+Var KdaLayer::forward(Tape& tape, const Var& x, const Sequences& seq,
+                      const MixerCache* cache) const {
   RecurrentState conv_state, state;
-  if (kept) conv_state = {kept->conv.view(), kept->conv.view()};
-  if (kept) state = {kept->state.view(), kept->state.view()};
+  if (cache && config_.short_conv_kernel_size > 0)
+    conv_state = {cache->state[kConv].view(), cache->state[kConv].view()};
+  if (cache) state = {cache->state[kState].view(), cache->state[kState].view()};
 
   const Var projected = linear(tape, x, qkv_proj_);
   const Var qkv = config_.short_conv_kernel_size > 0
@@ -106,12 +102,11 @@ Var KdaLayer::forward(Tape& tape, const Var& x, const Sequences& seq, MixerCache
   return linear(tape, gated_rmsnorm(tape, o, g.output_NHV, o_norm_, eps_, activation), o_proj_);
 }
 
-std::unique_ptr<MixerCache> KdaLayer::make_cache(DType dtype, Device device, int64_t sequences,
-                                                 int64_t) const {
-  auto cache = std::make_unique<KdaCache>();
+MixerCache KdaLayer::make_cache(DType dtype, Device device, int64_t slots, int64_t) const {
   const int64_t K = config_.head_dim, W = config_.short_conv_kernel_size;
-  if (W > 0) cache->conv = Buffer(dtype, {sequences, 2 * qk_width_ + v_width_, W - 1}, device);
-  cache->state = Buffer(dtype, {sequences, config_.num_value_heads, K, K}, device);
+  MixerCache cache;
+  cache.state.push_back(Buffer(dtype, {slots, config_.num_value_heads, K, K}, device));
+  if (W > 0) cache.state.push_back(Buffer(dtype, {slots, 2 * qk_width_ + v_width_, W - 1}, device));
   return cache;
 }
 

@@ -20,9 +20,10 @@ namespace sluice {
 class KdaLayer : public Mixer {
  public:
   KdaLayer(const ParamScope& scope, const LayerConfig& config);
-  Var forward(Tape& tape, const Var& x_ND, const Sequences& seq, MixerCache* cache) const override;
-  std::unique_ptr<MixerCache> make_cache(DType dtype, Device device, int64_t sequences,
-                                         int64_t max_tokens) const override;
+  Var forward(Tape& tape, const Var& x_ND, const Sequences& seq,
+              const MixerCache* cache) const override;
+  MixerCache make_cache(DType dtype, Device device, int64_t slots,
+                        int64_t max_tokens) const override;
   LayerCost cost(int64_t context_tokens) const override;
 
  private:

@@ -4,10 +4,10 @@
 #pragma once
 
 #include <memory>
-#include <span>
 #include <string>
 
 #include "model/autograd/tape.h"
+#include "model/layers/cache.h"
 #include "model/layers/scope.h"
 
 namespace sluice {
@@ -18,18 +18,12 @@ struct LayerCost {
   double sequence = 0;  // of the mixing along the sequence, at the given context length
 };
 
-// What a mixer keeps of the tokens it has seen, for S sequences (the documents of each call, in the
-// same order), S fixed. Memory is allocated once.
-class MixerCache {
- public:
-  virtual ~MixerCache() = default;
-  virtual int64_t bytes() const = 0;
-};
-
 // The packed documents of one call.
 struct Sequences {
-  Tensor cu_seqlens;                   // [S + 1] i32, on the device
-  std::span<const int32_t> lengths{};  // [S], host copy: with a cache only
+  Tensor cu_seqlens;  // [S + 1] i32, on the device
+  // With a cache only, whose slots are the documents:
+  Tensor past{};  // [S] i32, on the device: tokens that each slot holds before the call
+  CacheStep step = CacheStep::prefill;
 };
 
 // Mixes along the sequence: [N, D] -> [N, D].
@@ -38,9 +32,10 @@ class Mixer {
   virtual ~Mixer() = default;
   // With a cache the documents go on from it and are added to it (generation: the tape infers).
   virtual Var forward(Tape& tape, const Var& x_ND, const Sequences& seq,
-                      MixerCache* cache) const = 0;
-  virtual std::unique_ptr<MixerCache> make_cache(DType dtype, Device device, int64_t sequences,
-                                                 int64_t max_tokens) const = 0;
+                      const MixerCache* cache) const = 0;
+  // Room for `slots` sequences of at most max_tokens, allocated here and never again.
+  virtual MixerCache make_cache(DType dtype, Device device, int64_t slots,
+                                int64_t max_tokens) const = 0;
   virtual LayerCost cost(int64_t context_tokens) const = 0;
 };
 

@@ -8,8 +8,8 @@
 //   y = W_o o; with an output gate             W_o (o * sigmoid(W_g x))
 //
 // NoPE: q_r and k_r are used raw; else they are rotated inside the attention. The cache holds the
-// normalised latent and k_r: r + rope numbers a token. Source: arXiv:2405.04434; interop names
-// there.
+// normalised latent and k_r (rotated): r + rope numbers a token. Source: arXiv:2405.04434; interop
+// names there.
 #pragma once
 
 #include "model/layers/config.h"
@@ -20,13 +20,19 @@ namespace sluice {
 class MlaLayer : public Mixer {
  public:
   MlaLayer(const ParamScope& scope, const LayerConfig& config);
-  Var forward(Tape& tape, const Var& x_ND, const Sequences& seq, MixerCache* cache) const override;
-  std::unique_ptr<MixerCache> make_cache(DType dtype, Device device, int64_t sequences,
-                                         int64_t max_tokens) const override;
+  Var forward(Tape& tape, const Var& x_ND, const Sequences& seq,
+              const MixerCache* cache) const override;
+  MixerCache make_cache(DType dtype, Device device, int64_t slots,
+                        int64_t max_tokens) const override;
   LayerCost cost(int64_t context_tokens) const override;
 
  private:
   Var queries(Tape& tape, const Var& x_ND) const;  // [N, H*(nope+rope)]
+  Var attend(Tape& tape, const Var& q, const Var& c, const Var& k_rope,
+             const Tensor& cu_seqlens) const;
+  Var attend_cached(Tape& tape, const Var& q, const Var& c, const Var& k_rope, const Sequences& seq,
+                    const MixerCache& cache) const;
+  double rope_theta() const { return config_.use_nope ? 0 : config_.rope_theta; }
 
   MlaConfig config_;
   double eps_;

@@ -9,12 +9,6 @@
 
 namespace sluice {
 
-int64_t LmCache::bytes() const {
-  int64_t n = 0;
-  for (const auto& layer : layers) n += layer->bytes();
-  return n;
-}
-
 Lm::Lm(const LmConfig& config, ParamStore& params) : config_(config), pattern_(config.pattern()) {
   SLUICE_CHECK(config.vocab_size, "vocab_size is not set");
   const int64_t D = config.hidden_size, V = *config.vocab_size;
@@ -51,14 +45,14 @@ void Lm::add_block(ParamStore& params, int64_t layer, const LayerConfig& config)
 }
 
 SumResidual::State Lm::run_blocks(Tape& tape, const LmBatch& batch, Recompute recompute,
-                                  LmCache* cache) const {
+                                  const LmCache* cache) const {
   const auto embedded = tape.block("embedding", {embedding_group_}, Recompute::none, [&] {
     return std::vector<Var>{embedding(tape, batch.tokens, embedding_)};
   });
   SumResidual::State state = residual_.start(tape, embedded.front());
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& b = blocks_[i];
-    MixerCache* layer_cache = cache ? cache->layers.at(i).get() : nullptr;
+    const MixerCache* layer_cache = cache ? &cache->at(i) : nullptr;
     // Everything by value or outliving the tape: a recomputed block runs again during backward.
     auto body = [this, &tape, &b, seq = batch.sequences, layer_cache, entering = state] {
       SumResidual::State s = entering;
@@ -92,7 +86,7 @@ Var Lm::loss(Tape& tape, const LmBatch& batch, Recompute recompute) const {
 }
 
 Var Lm::logits(Tape& tape, const LmBatch& batch, std::span<const int64_t> rows,
-               LmCache* cache) const {
+               const LmCache* cache) const {
   SLUICE_CHECK(!tape.recording(), "logits are for inference");
   SLUICE_CHECK(tape.ctx().device == Device::cpu, "logits have no CUDA path yet");
   const SumResidual::State state = run_blocks(tape, batch, Recompute::none, cache);
@@ -108,10 +102,10 @@ Var Lm::logits(Tape& tape, const LmBatch& batch, std::span<const int64_t> rows,
   return out.front();
 }
 
-LmCache Lm::make_cache(DType dtype, Device device, int64_t sequences, int64_t max_tokens) const {
+LmCache Lm::make_cache(DType dtype, Device device, int64_t slots, int64_t max_tokens) const {
   LmCache cache;
   for (const Block& b : blocks_)
-    cache.layers.push_back(b.mixer->make_cache(dtype, device, sequences, max_tokens));
+    cache.push_back(b.mixer->make_cache(dtype, device, slots, max_tokens));
   return cache;
 }
 

@@ -24,11 +24,7 @@ struct LmBatch {
   Tensor loss_terms{};  // [2] f64, optional, written by loss(): cross entropy, z-loss
 };
 
-// Of S sequences: what every layer has seen so far.
-struct LmCache {
-  std::vector<std::unique_ptr<MixerCache>> layers;
-  int64_t bytes() const;
-};
+using LmCache = std::vector<MixerCache>;  // one a layer
 
 class Lm {
  public:
@@ -36,9 +32,10 @@ class Lm {
   Lm(const LmConfig& config, ParamStore& params);
 
   Var loss(Tape& tape, const LmBatch& batch, Recompute recompute) const;  // [1] f64
-  // Logits of the rows named: [rows.size(), vocab]. With a cache the documents go on from it.
-  Var logits(Tape& tape, const LmBatch& batch, std::span<const int64_t> rows, LmCache* cache) const;
-  LmCache make_cache(DType dtype, Device device, int64_t sequences, int64_t max_tokens) const;
+  // Logits of the rows named: [rows.size(), vocab]. With a cache the documents, its slots, go on.
+  Var logits(Tape& tape, const LmBatch& batch, std::span<const int64_t> rows,
+             const LmCache* cache) const;
+  LmCache make_cache(DType dtype, Device device, int64_t slots, int64_t max_tokens) const;
 
   const LmConfig& config() const { return config_; }
   const std::vector<std::string>& pattern() const { return pattern_; }
@@ -56,7 +53,7 @@ class Lm {
 
   void add_block(ParamStore& params, int64_t layer, const LayerConfig& config);
   SumResidual::State run_blocks(Tape& tape, const LmBatch& batch, Recompute recompute,
-                                LmCache* cache) const;
+                                const LmCache* cache) const;
   std::vector<int> head_groups() const;
 
   LmConfig config_;

@@ -25,14 +25,16 @@ class Pieces : public ::testing::Test {
     return c;
   }
   // Logits after the prompt, fed in pieces of these sizes, again and again.
-  std::vector<double> logits(const std::vector<size_t>& sizes, int64_t piece_tokens = 64) {
+  std::vector<double> logits(const std::vector<size_t>& sizes, int64_t chunk = 200) {
     const Context ctx{.threads = &pool_};
-    Generator g(ctx, params_, lm_, DType::f32, 300, piece_tokens);
+    Generator g(ctx, params_, lm_, DType::f32, {.max_tokens = 300, .prefill_chunk_tokens = chunk});
+    const int64_t slot = g.join().value();
     Tensor out;
     std::span<const int32_t> rest = prompt_;
     for (size_t i = 0; !rest.empty(); ++i) {
       const size_t n = std::min(rest.size(), sizes[i % sizes.size()]);
-      out = g.feed(rest.first(n));
+      const Generator::Piece piece{slot, rest.first(n)};
+      out = g.feed(n == 1 ? CacheStep::decode : CacheStep::prefill, {&piece, 1});
       rest = rest.subspan(n);
     }
     std::vector<double> v;
@@ -47,7 +49,7 @@ class Pieces : public ::testing::Test {
 };
 
 TEST_F(Pieces, PrefillEqualsSteps) {
-  const std::vector<double> whole = logits({200}, 200);
+  const std::vector<double> whole = logits({200});
   double scale = 0;
   for (const double x : whole) scale = std::max(scale, std::abs(x));
   for (const std::vector<size_t>& sizes :
@@ -66,7 +68,7 @@ TEST_F(Pieces, GreedyTextIsTheSame) {
   const Context ctx{.threads = &pool_};
   std::vector<std::vector<int32_t>> texts;
   for (const int64_t piece : {1, 16, 200}) {
-    Generator g(ctx, params_, lm_, DType::f32, 300, piece);
+    Generator g(ctx, params_, lm_, DType::f32, {.max_tokens = 300, .prefill_chunk_tokens = piece});
     texts.push_back(generate(g, prompt_, {.max_new_tokens = 60}));
   }
   EXPECT_EQ(texts[0].size(), 60u);
@@ -76,8 +78,9 @@ TEST_F(Pieces, GreedyTextIsTheSame) {
 
 TEST_F(Pieces, MoreThanRoomIsRefused) {
   const Context ctx{.threads = &pool_};
-  Generator g(ctx, params_, lm_, DType::f32, 100);
-  EXPECT_THROW(g.feed(prompt_), Error);
+  Generator g(ctx, params_, lm_, DType::f32, {.max_tokens = 100, .prefill_chunk_tokens = 200});
+  const Generator::Piece piece{g.join().value(), prompt_};
+  EXPECT_THROW(g.feed(CacheStep::prefill, {&piece, 1}), Error);
 }
 
 TEST(Sample, FollowsTheSoftmaxAndItsSeed) {

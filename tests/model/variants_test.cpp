@@ -69,10 +69,13 @@ TEST_P(Variants, PrefillEqualsSteps) {
   std::vector<int32_t> prompt;
   for (int64_t n = 0; n < 100; ++n) prompt.push_back(int32_t(random_u64(4, uint64_t(n)) % 29));
   const auto logits = [&](size_t piece) {
-    Generator g(ctx, params_, lm_, DType::f32, 100, 100);
+    Generator g(ctx, params_, lm_, DType::f32, {.max_tokens = 100, .prefill_chunk_tokens = 100});
+    const int64_t slot = g.join().value();
     std::vector<double> v;
     for (size_t at = 0; at < prompt.size(); at += piece) {
-      const Tensor out = g.feed(std::span(prompt).subspan(at, std::min(piece, prompt.size() - at)));
+      const Generator::Piece next{
+          slot, std::span(prompt).subspan(at, std::min(piece, prompt.size() - at))};
+      const Tensor out = g.feed(piece == 1 ? CacheStep::decode : CacheStep::prefill, {&next, 1});
       v.clear();
       for (int64_t i = 0; i < out.numel(); ++i) v.push_back(test::element(out, i));
     }
