@@ -9,7 +9,7 @@ namespace sluice {
 
 enum class TextSplit : uint8_t {
   whole,        // one document a file
-  blank_lines,  // a document ends at one or more empty lines
+  blank_lines,  // a document ends at one or more empty lines, which belong to none
 };
 
 struct TextOptions {
@@ -17,14 +17,15 @@ struct TextOptions {
   std::string field = "text";          // of .jsonl files: the string to take, one document a line
 };
 
-// .jsonl (or .json lines) by name, anything else is text. Bytes are kept as they are, the line
-// break before a separator excepted. Throws with file (and line) for what cannot be read.
+// .jsonl (or .json lines) by name, anything else is text. Bytes are kept as they are. Throws with
+// file (and line) for what cannot be read.
 std::vector<std::string> read_documents(const std::string& path, const TextOptions& options);
 
 struct HeldOut {
   std::vector<std::string> train, valid;
 };
-// The last `fraction` of all bytes becomes `valid`; the document that the cut meets is cut in two.
+// The last `fraction` of all bytes becomes `valid`; the document that the cut meets is cut in two,
+// before the UTF-8 character that the cut would split.
 HeldOut hold_out_tail(std::vector<std::string> documents, double fraction);
 
 }  // namespace sluice
