@@ -41,7 +41,7 @@ class Tokenizer {
   void add_merge(int32_t a, int32_t b, int32_t made);
   void encode_word(std::string_view word, std::vector<int32_t>& out) const;
   void merge_long(std::vector<int32_t>& ids, std::vector<int32_t>& out) const;
-  friend class JsonReader;  // tokenizer_json.cpp: fills one in, part by part
+  friend class JsonReader;  // tokenizer_read.cpp: fills one in, part by part
 
   struct Merge {
     int32_t rank, made;

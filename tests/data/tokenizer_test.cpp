@@ -1,0 +1,191 @@
+// tests/data/tokenizer_test.cpp -- bytes survive, and ids are Hugging Face's.
+#include "data/tokenizer/tokenizer.h"
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "data/tokenizer/byte_alphabet.h"
+#include "kernels/tensor/rng.h"
+#include "tests/data/golden.h"
+#include "tests/support/message.h"
+
+namespace sluice::test {
+namespace {
+
+using Json = nlohmann::json;
+
+std::string random_bytes(uint64_t seed, size_t n, uint64_t modulus = 256) {
+  std::string s;
+  for (uint64_t i = 0; i < n; ++i) s += char(random_u64(seed, i) % modulus);
+  return s;
+}
+
+// --- encode and decode ------------------------------------------------------------------------
+
+TEST(Tokenizer, AnyBytesSurvive) {
+  std::vector<std::string> texts = {"",
+                                    std::string(1, '\0'),
+                                    std::string(5000, 'a'),
+                                    std::string(5000, ' '),
+                                    std::string(300, '\0'),
+                                    "a\r\nb\r\n\r\n",
+                                    "\xff\xfe\xfd",
+                                    "\xe6\xb0",
+                                    "\xe6\xb0\xb4\xe6",
+                                    "\xc0\xaf",
+                                    "\xed\xa0\x80",
+                                    "\xf4\x90\x80\x80",
+                                    "\xf0\x9f\x8c\x8a\xf0\x9f\x8c",
+                                    "water\x80gate\xbf water",
+                                    "<|endoftext|>"};
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    texts.push_back(random_bytes(seed, 1 + seed * 40));
+    texts.push_back(random_bytes(seed, 200, 3));  // NUL, 1, 2
+    std::string damaged = file_bytes(kGolden + "text.txt");
+    for (uint64_t i = 0; i < 30; ++i)
+      damaged[random_u64(seed, 1000 + i) % damaged.size()] = char(random_u64(seed, 2000 + i));
+    texts.push_back(damaged);
+  }
+  for (const char* pattern : {"gpt2", "qwen2"}) {
+    const Tokenizer bytes(BpeTraining{}, pattern), merged(trained(pattern), pattern);
+    for (const std::string& t : texts) {
+      const auto ids = bytes.encode(t);
+      EXPECT_EQ(ids.size(), t.size());
+      ASSERT_EQ(bytes.decode(ids), t);
+      ASSERT_EQ(merged.decode(merged.encode(t)), t);
+      ASSERT_EQ(merged.encode(t), merged.encode(t)) << "the second time from memory";
+    }
+  }
+}
+
+TEST(Tokenizer, TextIsNeverASpecialToken) {
+  const Tokenizer t(trained("gpt2"), "gpt2");
+  EXPECT_EQ(t.end_of_text(), 419);
+  EXPECT_EQ(t.token_bytes(t.end_of_text()), "");
+  for (const int32_t id : t.encode("<|endoftext|>")) EXPECT_NE(id, t.end_of_text());
+  EXPECT_EQ(t.decode(std::vector<int32_t>{97, t.end_of_text(), 98}), "ab");
+  for (const int32_t bad : {-1, 420})
+    expect_contains(error_of([&] { t.token_bytes(bad); }),
+                    {cat("token ", bad), "vocabulary of 420"});
+}
+
+// A word of many bytes takes the other path, which must merge the same pairs in the same order.
+TEST(Tokenizer, LongWordsMergeAsShortOnesDo) {
+  // Merges whose order matters: aa, aaaa, ba, ab.
+  const Tokenizer t(BpeTraining{{{97, 97}, {256, 256}, {98, 97}, {97, 98}}}, "gpt2");
+  const auto plain = [&](std::string word) {  // by the definition: lowest rank, leftmost
+    const std::vector<std::pair<std::string, std::string>> merges = {
+        {"a", "a"}, {"aa", "aa"}, {"b", "a"}, {"a", "b"}};
+    std::vector<std::string> parts;
+    for (const char c : word) parts.emplace_back(1, c);
+    for (bool again = true; again;) {
+      again = false;
+      for (const auto& [l, r] : merges) {
+        for (size_t i = 0; i + 1 < parts.size() && !again; ++i)
+          if (parts[i] == l && parts[i + 1] == r) {
+            parts[i] += r;
+            parts.erase(parts.begin() + int64_t(i) + 1);
+            again = true;
+          }
+        if (again) break;
+      }
+    }
+    return parts;
+  };
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    std::string word;
+    for (uint64_t i = 0; i < 20 + seed * 2; ++i) word += "aaab"[random_u64(seed, i) % 4];
+    std::vector<std::string> got;
+    for (const int32_t id : t.encode(word)) got.push_back(t.token_bytes(id));
+    ASSERT_EQ(got, plain(word)) << word;
+  }
+}
+
+// A megabyte of one letter: quadratic merging would take hours here.
+TEST(Tokenizer, ALongRunIsNotQuadratic) {
+  const Tokenizer t(BpeTraining{{{97, 97}, {256, 256}, {257, 257}}}, "gpt2");
+  const auto start = std::chrono::steady_clock::now();
+  const auto ids = t.encode(std::string(1 << 20, 'a'));
+  EXPECT_EQ(ids, std::vector<int32_t>(1 << 17, 258));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
+}
+
+TEST(PreTokenizer, PiecesAreTheTextInOrder) {
+  for (const char* pattern : {"gpt2", "qwen2"}) {
+    PreTokenizer made(pattern);
+    const PreTokenizer cut = std::move(made);
+    EXPECT_EQ(cut.pattern(), pattern);
+    std::vector<std::string> words;
+    cut.split("It's 42\r\n\xff!", [&](std::string_view w) { words.emplace_back(w); });
+    EXPECT_EQ(words,
+              std::string(pattern) == "gpt2"
+                  ? (std::vector<std::string>{"It", "'s", " 42", "\r\n", "\xff", "!"})
+                  : (std::vector<std::string>{"It", "'s", " ", "4", "2", "\r\n", "\xff", "!"}));
+  }
+  expect_contains(error_of([] { PreTokenizer p("llama"); }),
+                  {"\"llama\"", "expected gpt2 or qwen2"});
+}
+
+TEST(ByteAlphabet, IsABijection) {
+  std::string all;
+  for (int b = 0; b < 256; ++b) all += char(b);
+  const std::string text = bytes_to_alphabet(all);
+  EXPECT_EQ(alphabet_to_bytes(text, "x"), all);
+  EXPECT_EQ(bytes_to_alphabet(" \n"), "\u0120\u010a");  // as GPT-2's files have them
+  for (const char* bad : {"a b", "\u0144", "\u4e2d", "\xc3"})
+    expect_contains(error_of([&] { alphabet_to_bytes(bad, "here"); }),
+                    {"here: ", "stands for no byte"});
+}
+
+// --- Hugging Face -----------------------------------------------------------------------------
+
+class Golden : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Golden, IdsAreThoseOfTokenizers) {
+  const Json golden = Json::parse(file_bytes(kGolden + "ids.json"));
+  const Folder folder;
+  const Tokenizer loaded = Tokenizer::load(kGolden + GetParam() + ".json");
+  EXPECT_EQ(loaded.vocab_size(), 420);
+  loaded.save(folder / "again.json");
+  const Tokenizer again = Tokenizer::load(folder / "again.json");
+  EXPECT_EQ(again.fingerprint(), loaded.fingerprint());
+  const Json& cases = golden["cases"];
+  ASSERT_GT(cases.size(), 30u);
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const auto text = cases[i].get<std::string>();
+    const auto want = golden[GetParam()][i].get<std::vector<int32_t>>();
+    EXPECT_EQ(loaded.encode(text), want) << text;
+    EXPECT_EQ(again.encode(text), want) << text;
+    EXPECT_EQ(loaded.decode(want), text);
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Files, Golden,
+                         ::testing::Values("hf_gpt2", "hf_qwen2", "ours_gpt2", "ours_qwen2"));
+
+// The committed files, which `tokenizers` loads, are what is written today.
+TEST(Tokenizer, WritesTheGoldenFiles) {
+  const Folder folder;
+  for (const std::string pattern : {"gpt2", "qwen2"}) {
+    Tokenizer(trained(pattern), pattern).save(folder / "t.json");
+    EXPECT_EQ(file_bytes(folder / "t.json"), file_bytes(kGolden + "ours_" + pattern + ".json"));
+  }
+  expect_contains(error_of([] { Tokenizer({}, "gpt2").save("/nowhere/t.json"); }),
+                  {"/nowhere/t.json", "No such file"});
+}
+
+TEST(Tokenizer, FingerprintsTellTokenizersApart) {
+  std::set<std::string> seen;
+  for (const char* pattern : {"gpt2", "qwen2"})
+    for (const std::vector<std::pair<int32_t, int32_t>>& merges :
+         {std::vector<std::pair<int32_t, int32_t>>{},
+          {{97, 98}},
+          {{98, 97}},
+          {{97, 98}, {256, 99}},
+          {{97, 98}, {98, 99}}})
+      seen.insert(Tokenizer({merges}, pattern).fingerprint());
+  EXPECT_EQ(seen.size(), 10u);
+}
+
+}  // namespace
+}  // namespace sluice::test
