@@ -2,113 +2,12 @@
 #include "configs/reader.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cmath>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include "kernels/base/nearest.h"
 
 namespace sluice::config {
-
-std::string read_file(const std::string& file) {
-  // An ifstream opens a folder and reads nothing from it: a config of defaults.
-  if (std::filesystem::is_directory(file)) throw Error(file + ": Is a directory");
-  errno = 0;
-  std::ifstream in(file, std::ios::binary);
-  std::ostringstream text;
-  if (in) text << in.rdbuf();
-  if (!in) throw Error(cat(file, ": ", std::strerror(errno)));
-  return text.str();
-}
-
-static std::vector<std::string> split_at_dots(const std::string& key) {
-  std::vector<std::string> parts(1);
-  for (const char c : key) {
-    if (c == '.')
-      parts.emplace_back();
-    else
-      parts.back() += c;
-  }
-  return parts;
-}
-
-static size_t list_index(const std::string& part, size_t size) {
-  size_t index = 0;
-  const auto r = std::from_chars(part.data(), part.data() + part.size(), index);
-  if (r.ec != std::errc() || r.ptr != part.data() + part.size() || index >= size)
-    throw Error(cat("expected an index below ", size, ", got \"", part, "\""));
-  return index;
-}
-
-// Writes `value` into the tree at `parts`; a missing section is made. Returns the key as problems
-// spell it.
-static std::string write(YAML::Node at, const std::vector<std::string>& parts,
-                         const YAML::Node& value) {
-  std::string key;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const bool last = i + 1 == parts.size();
-    if (at.IsSequence()) {
-      const size_t index = list_index(parts[i], at.size());
-      key += cat("[", index, "]");
-      if (last)
-        at[index] = value;
-      else
-        at.reset(at[index]);
-    } else if (at.IsMap()) {
-      key += (i > 0 ? "." : "") + parts[i];
-      YAML::Node next = at[parts[i]];
-      if (last)
-        next = value;
-      else if (!next.IsDefined() || next.IsNull())
-        next = YAML::Node(YAML::NodeType::Map);
-      at.reset(next);
-    } else {
-      throw Error(key + ": no section, so it has no key \"" + parts[i] + "\"");
-    }
-  }
-  return key;
-}
-
-// "a.b.0.c=value", value in YAML.
-static void apply(Document& d, const std::string& text) {
-  const std::string shown = "--set " + text;
-  try {
-    const size_t equals = text.find('=');
-    const std::vector<std::string> parts = split_at_dots(text.substr(0, equals));
-    if (equals == std::string::npos || std::find(parts.begin(), parts.end(), "") != parts.end())
-      throw Error("expected section.key=value");
-    const YAML::Node value = YAML::Load(text.substr(equals + 1));
-    d.overrides.push_back({write(d.root, parts, value), shown, value});
-  } catch (const YAML::Exception& e) {
-    d.problems.push_back({0, 0, shown + ": " + e.msg});
-  } catch (const Error& e) {
-    d.problems.push_back({0, 0, shown + ": " + e.what()});
-  }
-}
-
-Document parse(const std::string& text, const std::string& label,
-               const std::vector<std::string>& overrides) {
-  Document d{label, {}, {}, {}};
-  try {
-    // Load() drops all documents but the first. The comment: at a newline before the end of the
-    // file, yaml-cpp forgives a missing quote and so swallows every key after it.
-    const std::vector<YAML::Node> all =
-        YAML::LoadAll(text + (text.empty() || text.back() == '\n' ? "#" : "\n#"));
-    if (all.size() > 1)
-      throw YAML::Exception(all[1].Mark(), "expected one YAML document, got more");
-    if (!all.empty()) d.root = all[0];
-  } catch (const YAML::Exception& e) {
-    throw Error(cat(label, ":", e.mark.line + 1, ":", e.mark.column + 1, ": ", e.msg));
-  }
-  if (!d.root.IsDefined() || d.root.IsNull()) d.root = YAML::Node(YAML::NodeType::Map);
-  if (!d.root.IsMap()) throw Error(label + ":1:1: expected a mapping of sections");
-  for (const std::string& o : overrides) apply(d, o);
-  return d;
-}
 
 static bool is_digit(char c) {
   return c >= '0' && c <= '9';

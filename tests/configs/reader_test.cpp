@@ -170,10 +170,14 @@ TEST(ConfigReader, WrongShapes) {
 
 TEST(ConfigReader, SyntaxErrorsInTheSameForm) {
   EXPECT_EQ(problems_of("name: a\noptim: {lr: 1\n"), "c.yaml:3:1: end of map flow not found");
-  EXPECT_EQ(problems_of("name: a\n\toptim: 1\n").substr(0, 11), "c.yaml:2:1:");
+  EXPECT_EQ(problems_of("name: a\n\toptim: 1\n"), "c.yaml:2:1: expected spaces, got a tab");
+  EXPECT_EQ(problems_of("optim:\n  lr: 1\n \tsteps: 2\n"),
+            "c.yaml:3:2: expected spaces, got a tab");
+  const std::string never = ": a quote that is never closed";
   for (const char* open :
        {"name: \"abc", "name: \"abc\n", "name: \"abc\noptim:\n  lr: 1\n", "name: 'a\n\n"})
-    EXPECT_NE(problems_of(open).find("illegal EOF in scalar"), std::string::npos);
+    EXPECT_EQ(problems_of(open), "c.yaml:1:7" + never);
+  EXPECT_EQ(problems_of("note: \"one\n  two\"\nname: \"a\noptim: {}\n"), "c.yaml:3:7" + never);
   EXPECT_EQ(problems_of("optim: {}\ninit\n"), "c.yaml:2:1: end of map not found");
   EXPECT_EQ(problems_of("optim:\n  lr: 1\n bad: 2\n").substr(0, 9), "c.yaml:3:");
 }
