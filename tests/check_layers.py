@@ -39,13 +39,15 @@ def check(root, deps):
     for path in sorted(sources):
         here = owner(str(path.parent.relative_to(root)))
         for number, text in enumerate(path.read_text().splitlines(), 1):
-            match = re.match(r'\s*#include "([^"]+)/[^/"]+"', text)
-            if not match or not here:
+            match = re.match(r'\s*#\s*include\s*(["<])([^">]+)/[^/">]+[">]', text)
+            there = owner(match[2]) if match else None
+            if not match or (match[1] == "<" and there is None):  # <...>: a header of some package
                 continue
-            there = owner(match[1])
-            where = f"{path.relative_to(root)}:{number}: {here} may not include"
-            if there is None:
-                errors.append(f"{where} {match[1]} (no module of this project)")
+            where = f"{path.relative_to(root)}:{number}: {here or 'a folder of no module'} may not include"
+            if here is None:
+                errors.append(f"{where} {match[2]}")
+            elif there is None:
+                errors.append(f"{where} {match[2]} (no module of this project)")
             elif there != here and there not in deps[here]:
                 errors.append(f"{where} {there}")
     return errors
