@@ -1,21 +1,31 @@
 #!/usr/bin/env bash
 # launch/quickstart.sh -- from a fresh clone to a trained model and a sample of its text.
-#   quickstart.sh [--text FILE] [--compare]
+#   quickstart.sh [--text FILE] [--compare] [--help]
 # Installs the packages (or prints the line that would, when not root), builds, takes the King James
 # Bible from a Debian package (or FILE), trains a small 3:1 KDA:MLA model for about two minutes on two
 # cores, is killed half-way and resumes, and prints a sample. Safe to run twice: it goes on where it was.
 #   --compare   also trains the same model with its token mixers replaced by identity, as a control
 set -euo pipefail
+called_from=$PWD
 cd "$(dirname "$0")/.."
 began=$SECONDS
 
+usage() { sed -n '2,7s/^# \{0,1\}//p' launch/quickstart.sh; }
+refuse() { echo "quickstart: $1" >&2; usage >&2; exit 2; }
 text=
 compare=
 while [ $# -gt 0 ]; do
   case "$1" in
-    --text) text=${2:?--text needs a file}; shift 2 ;;
+    --text)
+      [ $# -gt 1 ] || refuse "--text needs a file"
+      text=$2
+      [[ $text == /* ]] || text=$called_from/$text
+      [ -f "$text" ] && [ -r "$text" ] || refuse "cannot read the file $text"
+      shift 2
+      ;;
     --compare) compare=1; shift ;;
-    *) sed -n '2,7p' "$0" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
+    --help | -h) usage; exit 0 ;;
+    *) refuse "unknown argument $1" ;;
   esac
 done
 say() { printf '\n== %s (%ds)\n' "$*" $((SECONDS - began)); }
@@ -30,7 +40,6 @@ run=runs/quickstart
 mkdir -p $run
 say "2. text"
 if [ -n "$text" ]; then
-  [ -r "$text" ] || { echo "quickstart: cannot read $text" >&2; exit 1; }
   cmp -s "$text" $run/text.txt || cp "$text" $run/text.txt
 else
   bible=$(command -v bible || echo /usr/games/bible)

@@ -7,7 +7,11 @@ set -euo pipefail
 packages=(build-essential cmake ninja-build git pkg-config python3 libopenblas-dev
           libhdf5-dev zlib1g-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev libfmt-dev
           libpcre2-dev libgtest-dev libbenchmark-dev)
-[ "${1:-}" = --with-text ] && packages+=(bible-kjv bible-kjv-text)
+case "${1:-}" in
+  --with-text) packages+=(bible-kjv bible-kjv-text) ;;
+  "") ;;
+  *) echo "usage: setup.sh [--with-text]" >&2; exit 2 ;;
+esac
 
 missing=()
 for p in "${packages[@]}"; do
