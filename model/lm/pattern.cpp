@@ -12,7 +12,8 @@
 namespace sluice {
 
 struct Ratio {
-  int64_t linear = 0, full = 0;
+  int32_t linear = 0, full = 0;
+  int64_t period() const { return int64_t(linear) + full; }
 };
 
 static bool parse(const std::string& text, Ratio& r) {
@@ -20,8 +21,7 @@ static bool parse(const std::string& text, Ratio& r) {
   const auto a = std::from_chars(text.data(), end, r.linear);
   if (a.ec != std::errc() || a.ptr == end || *a.ptr != ':') return false;
   const auto b = std::from_chars(a.ptr + 1, end, r.full);
-  return b.ec == std::errc() && b.ptr == end && r.linear >= 0 && r.full >= 0 &&
-         r.linear + r.full > 0;
+  return b.ec == std::errc() && b.ptr == end && r.linear >= 0 && r.full >= 0 && r.period() > 0;
 }
 
 bool is_ratio(const std::string& text) {
@@ -58,9 +58,9 @@ std::string pattern_problem(const LmConfig& c) {
   }
   Ratio r;
   if (!parse(c.ratio, r)) return "";  // reported as the key's own problem
-  if (r.linear > 0 && r.full > 0 && r.linear + r.full > c.num_hidden_layers)
+  if (r.linear > 0 && r.full > 0 && r.period() > c.num_hidden_layers)
     return cat("expected a ratio whose period fits num_hidden_layers (", c.num_hidden_layers,
-               "), got \"", c.ratio, "\", which needs ", r.linear + r.full);
+               "), got \"", c.ratio, "\", which needs ", r.period());
   return "";
 }
 
@@ -72,7 +72,7 @@ std::vector<std::string> layer_pattern(const LmConfig& c) {
   SLUICE_CHECK(parse(c.ratio, r), "ratio is \"", c.ratio, "\"");
   std::vector<std::string> pattern;
   for (int64_t i = 0; i < c.num_hidden_layers; ++i)
-    pattern.push_back(i % (r.linear + r.full) < r.linear ? c.linear : c.full);
+    pattern.push_back(i % r.period() < r.linear ? c.linear : c.full);
   if (r.full > 0) pattern.back() = c.full;
   return pattern;
 }
