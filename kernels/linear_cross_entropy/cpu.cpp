@@ -25,12 +25,7 @@ static void make_logits(const Args& a, int64_t n0, int64_t count, T* logits) {
 template <class T>
 static void row_loss(const LinearCrossEntropyForward& a, int64_t n, T* z, T* nll) {
   const int64_t V = a.w.dim(0);
-  T lane[kLanes];
-  for (int l = 0; l < kLanes; ++l) lane[l] = z[0];
-  for (int64_t v = 0; v + kLanes <= V; v += kLanes)
-    for (int l = 0; l < kLanes; ++l) lane[l] = z[v + l] > lane[l] ? z[v + l] : lane[l];
-  T top = *std::max_element(lane, lane + kLanes);
-  for (int64_t v = V / kLanes * kLanes; v < V; ++v) top = std::max(top, z[v]);
+  const T top = lane_max<T>(V, [&](int64_t v) { return z[v]; });
   const T sum = lane_sum<T>(V, [&](int64_t v) { return fast_exp(z[v] - top); });
   const int32_t t = a.targets.as<int32_t>()[n];
   const T lse = top + std::log(sum);

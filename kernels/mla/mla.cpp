@@ -1,17 +1,19 @@
 // kernels/mla/mla.cpp -- the contract, checked once for every back end.
 #include "kernels/mla/mla.h"
 
+#include <algorithm>
+
 #include "kernels/mla/sizes.h"
 
 namespace sluice {
 
 namespace cpu {
-void mla_forward(const Context& ctx, const MlaForward& a);
-void mla_backward(const Context& ctx, const MlaBackward& a, Tensor dk_rope_by_head);
+void mla_forward(const Context& ctx, const MlaForward& a, const mla::Scratch& scratch);
+void mla_backward(const Context& ctx, const MlaBackward& a, const mla::Scratch& scratch);
 }  // namespace cpu
 namespace reference {
-void mla_forward(const Context& ctx, const MlaForward& a);
-void mla_backward(const Context& ctx, const MlaBackward& a, Tensor dk_rope_by_head);
+void mla_forward(const Context& ctx, const MlaForward& a, const mla::Scratch& scratch);
+void mla_backward(const Context& ctx, const MlaBackward& a, const mla::Scratch& scratch);
 }  // namespace reference
 
 template <class Args>
@@ -40,8 +42,15 @@ static void check_inputs(const Context& ctx, const Args& a) {
 
 void mla_forward(const Context& ctx, const MlaForward& a) {
   check_inputs(ctx, a);
+  const mla::Sizes s = mla::sizes_of(a);
+  const int64_t G = std::min(s.H, mla::kHeads), width = s.nope + s.rope;
+  const ArenaTensor q = scratch(ctx, a.q.dtype, {G, s.Nq, width}),
+                    k = scratch(ctx, a.q.dtype, {G, s.Nk, width}),
+                    turn = scratch(ctx, a.q.dtype, {a.rope_theta > 0 ? s.Nk : 0, s.rope});
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(mla_forward, ctx, a);
+  const mla::Scratch memory{
+      .q = q, .k = k, .turn = turn, .dq = {}, .dk = {}, .dv = {}, .delta = {}};
+  SLUICE_DISPATCH_CPU(mla_forward, ctx, a, memory);
 }
 
 void mla_backward(const Context& ctx, const MlaBackward& a) {
@@ -51,9 +60,18 @@ void mla_backward(const Context& ctx, const MlaBackward& a) {
   check_shape(a.dq.t, "dq", {s.Nq, s.H, s.nope + s.rope}, a.q);
   check_shape(a.dkv.t, "dkv", {s.Nk, s.H, s.nope + s.V}, a.q);
   if (s.rope > 0) check_shape(a.dk_rope.t, "dk_rope", {s.Nk, s.rope}, a.q);
-  const ArenaTensor by_head = scratch(ctx, a.q.dtype, {s.H, s.Nk, s.rope});
+  const int64_t G = std::min(s.H, mla::kHeads), width = s.nope + s.rope;
+  const ArenaTensor q = scratch(ctx, a.q.dtype, {G, s.Nq, width}),
+                    k = scratch(ctx, a.q.dtype, {G, s.Nk, width}),
+                    turn = scratch(ctx, a.q.dtype, {a.rope_theta > 0 ? s.Nk : 0, s.rope}),
+                    dq = scratch(ctx, a.q.dtype, {G, s.Nq, width}),
+                    dk = scratch(ctx, a.q.dtype, {G, s.Nk, width}),
+                    dv = scratch(ctx, a.q.dtype, {G, s.Nk, s.V}),
+                    delta = scratch(ctx, a.q.dtype, {G, s.Nq});
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(mla_backward, ctx, a, by_head.view());
+  const mla::Scratch memory{
+      .q = q, .k = k, .turn = turn, .dq = dq, .dk = dk, .dv = dv, .delta = delta};
+  SLUICE_DISPATCH_CPU(mla_backward, ctx, a, memory);
 }
 
 }  // namespace sluice

@@ -42,7 +42,7 @@ static void for_queries(const Args& a, const mla::Sizes& s, Body body) {
   }
 }
 
-void mla_forward(const Context&, const MlaForward& a) {
+void mla_forward(const Context&, const MlaForward& a, const mla::Scratch&) {
   const mla::Sizes s = mla::sizes_of(a);
   const double scale = 1 / std::sqrt(double(s.nope + s.rope));
   for_float_type(a.q, [&]<class T>(T) {
@@ -68,7 +68,7 @@ void mla_forward(const Context&, const MlaForward& a) {
   });
 }
 
-void mla_backward(const Context&, const MlaBackward& a, Tensor) {
+void mla_backward(const Context&, const MlaBackward& a, const mla::Scratch&) {
   const mla::Sizes s = mla::sizes_of(a);
   const double scale = 1 / std::sqrt(double(s.nope + s.rope));
   const int64_t kw = s.nope + s.rope, vw = s.nope + s.V;

@@ -11,6 +11,18 @@ struct Sizes {
   int64_t Nq, Nk, H, nope, rope, V, documents;
 };
 
+constexpr int64_t kHeads = 4;  // that the CPU works on at a time
+
+// Memory of one call for G = min(H, kHeads) heads.
+struct Scratch {
+  Tensor q, k;  // [G, Nq or Nk, nope + rope] T
+  Tensor turn;  // [Nk, rope] T, cos and sin by pair; [0, rope] without rotation
+  // Backward only:
+  Tensor dq, dk;  // as q, k
+  Tensor dv;      // [G, Nk, V] T
+  Tensor delta;   // [G, Nq] T
+};
+
 template <class Args>
 Sizes sizes_of(const Args& a) {
   const int64_t V = a.o.dim(2), nope = a.kv.dim(2) - V;

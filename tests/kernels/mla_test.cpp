@@ -219,6 +219,20 @@ TEST(MlaCpu, AgreesWithReferenceInF64) {
   }
 }
 
+// Documents of several spans, with keys before the queries that end anywhere in one; more heads
+// than are worked on at a time.
+TEST(MlaCpu, LongDocumentsAgreeWithReference) {
+  for (const Dims& dims : {Dims{6, 2, 2, 1, 0}, Dims{5, 1, 2, 2, 100}}) {
+    const Lengths queries = {520, 0, 600}, keys = {1030, 3, 600};
+    const Problem got(DType::f64, queries, keys, dims), want(DType::f64, queries, keys, dims);
+    got.run(test::CpuContext(Mode::run));
+    want.run(test::CpuContext(Mode::reference));
+    // Sums of up to 1030 terms in another order.
+    for (size_t i = 0; i < 5; ++i)
+      expect_close(got.outputs()[i], want.outputs()[i], 512, "output " + std::to_string(i));
+  }
+}
+
 // Scores of several hundred: exp of them is out of range, their softmax is not.
 TEST_P(Mla, LargeScores) {
   const test::CpuContext ctx(GetParam());
@@ -232,7 +246,8 @@ TEST_P(Mla, LargeScores) {
 // Bitwise in both: a document never sees where in the pack it lies.
 TEST_P(Mla, PackedEqualsSeparate) {
   const test::CpuContext ctx(GetParam());
-  const Lengths queries = {5, 0, 100, 1, 70}, keys = {6, 2, 170, 1, 70};
+  const int64_t two_spans = GetParam() == Mode::run ? 540 : 70;
+  const Lengths queries = {5, 0, 100, 1, two_spans}, keys = {6, 2, 170, 1, two_spans};
   for (const Dims& dims : {kNope, kRope}) {
     const Problem pack(DType::f32, queries, keys, dims);
     pack.run(ctx);
@@ -283,7 +298,7 @@ TEST_P(Mla, PiecesEqualWhole) {
 }
 
 TEST(MlaCpu, ThreadsChangeNoBit) {
-  const Lengths lengths = {100, 0, 1, 300, 3, 200};
+  const Lengths lengths = {100, 0, 1, 1100, 3, 200};
   const Problem one(DType::f32, lengths, kRope);
   one.run(test::CpuContext(Mode::run, 1));
   for (int threads : {2, 3}) {
