@@ -110,6 +110,20 @@ TEST_F(Stages, KilledInsideAnyStageGivesTheSameBits) {
   }
 }
 
+// The loader of a stage counts from its first step: rows for just so many steps are enough.
+TEST_F(Stages, AStageReadsItsDataFromTheirBeginning) {
+  Config c = config("run");
+  const int64_t rows = RowSource(dir_ / "valid.h5", 32).full_rows();
+  c.data.seq_len_tokens = c.train.batch_tokens = c.train.micro_batch_tokens = 32;
+  c.train.steps = 12 + rows;
+  c.train.stages.resize(1);
+  c.train.stages[0].at_step = 12;
+  c.train.stages[0].data.train = {{.path = dir_ / "valid.h5", .weight = 1, .max_epochs = 1}};
+  run_to_the_end(c);
+  ++c.train.steps;
+  EXPECT_NE(error_of(c).find("may be read 1 times"), std::string::npos) << error_of(c);
+}
+
 // With rows of the same length throughout, a stage that only sets the schedule is the plain run.
 TEST_F(Stages, AScheduleAloneGoesOnInTheData) {
   Config plain = config("plain"), split = config("split");
