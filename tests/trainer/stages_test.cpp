@@ -48,6 +48,7 @@ class Stages : public test::TinyRun {
 
 TEST_F(Stages, ResolveToPartsOfDataAndOfSchedule) {
   Config c = staged("run");
+  c.train.stages[1].schedule->warmup_steps = 2;
   const std::vector<DataPart> data = data_parts(c);
   ASSERT_EQ(data.size(), 3u);
   const int64_t begins[] = {0, 10, 17}, ends[] = {10, 17, 24}, lengths[] = {64, 256, 256};
@@ -108,6 +109,15 @@ TEST_F(Stages, KilledInsideAnyStageGivesTheSameBits) {
     for (const std::string& d : compare_runs(straight.run.dir, killed.run.dir))
       ADD_FAILURE() << step << ": " << d;
   }
+}
+
+// Shorter rows mean more documents in a micro-batch and so more memory: here the second stage's.
+TEST_F(Stages, MemoryIsThatOfTheLargestStage) {
+  Config c = staged("run");
+  c.data.seq_len_tokens = 256;
+  c.train.stages.resize(1);
+  c.train.stages[0].seq_len_tokens = 16;
+  run_to_the_end(c);
 }
 
 // The loader of a stage counts from its first step: rows for just so many steps are enough.

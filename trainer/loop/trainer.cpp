@@ -25,11 +25,13 @@ Trainer::Trainer(const Config& config, Folder folder)
   ctx_.threads = &threads_;
   if (folder == Folder::fresh) refuse_used_folder();
   with_code(ExitCode::data, [&] { open_data(); });
-  params_ = std::make_unique<PlainStore>(DType::f32);
-  lm_ = std::make_unique<Lm>(config_.model, *params_);
-  params_->allocate();
-  initialize(*params_, uint64_t(config_.run.seed));
-  optimizer_ = std::make_unique<AdamWOptimizer>(config_.optim, *params_);
+  with_code(ExitCode::config, [&] {
+    params_ = std::make_unique<PlainStore>(DType::f32);
+    lm_ = std::make_unique<Lm>(config_.model, *params_);
+    params_->allocate();
+    initialize(*params_, uint64_t(config_.run.seed));
+    optimizer_ = std::make_unique<AdamWOptimizer>(config_.optim, *params_);
+  });
   runner_ = std::make_unique<StepRunner>(
       ctx_, *params_, *lm_, config_.train.recompute == "block" ? Recompute::block : Recompute::none,
       config_.train.z_loss);
