@@ -46,8 +46,9 @@ std::vector<Var> Tape::split(const Var& x, std::initializer_list<int64_t> column
 }
 
 void Tape::record(const char* name, const Var& output, std::function<void()> backward) {
-  if (report_nonfinite_) check_finite(ctx_, output.value, block_ + ": " + name + ": output");
-  if (recording_) steps_.push_back({block_ + ": " + name, output.id, std::move(backward)});
+  const std::string label = block_.empty() ? name : block_ + ": " + name;
+  if (report_nonfinite_) check_finite(ctx_, output.value, label + ": output");
+  if (recording_) steps_.push_back({label, output.id, std::move(backward)});
 }
 
 Grad Tape::grad(int id, const Tensor& like) {

@@ -184,15 +184,15 @@ TEST_F(TapeTest, SplitRefuses) {
 Var blocks(Tape& tape, const Var& x, const std::vector<int>& groups,
            const std::vector<ParamId>& weights, Recompute recompute, std::vector<int>* runs) {
   const auto one = [&, x, runs](const char* name, size_t w, const Var& from, const Var& other) {
-    return tape.block(name, {groups[w]}, recompute,
-                      [&tape, w, weight = weights[w], from, other, x, runs] {
-                        if (runs) ++(*runs)[2 * w + tape.replaying()];
-                        const auto parts = tape.split(linear(tape, from, weight), {kC, kC});
-                        const Var u = square(tape, parts[0]), v = times(tape, parts[1], 0.5);
-                        const Var more = half(tape, linear(tape, add(tape, u, other), weight));
-                        return std::vector<Var>{add(tape, add(tape, u, v), add(tape, u, x)),
-                                                add(tape, v, more), other};
-                      });
+    return tape.block(
+        name, {groups[w]}, recompute, [&tape, w, weight = weights[w], from, other, x, runs] {
+          if (runs) ++(*runs)[2 * w + tape.replaying()];
+          const auto parts = tape.split(linear(tape, from, weight), {kC, kC});
+          const Var u = square(tape, parts[0]), v = times(tape, parts[1], 0.5);
+          const Var more = half(tape, linear(tape, add(tape, u, other), weight));
+          const Var w = add(tape, v, more);  // read in here and outside
+          return std::vector<Var>{add(tape, add(tape, u, w), add(tape, u, x)), w, other};
+        });
   };
   const auto a = one("a", 0, x, x);
   const auto b = one("b", 1, a[0], a[2]);
@@ -344,6 +344,10 @@ TEST_F(TapeTest, TheFirstOpThatIsNotFiniteIsNamed) {
     const auto bad_backward = [&](Tape& t, const Var& v) {
       return pass_on(t, v, [&t, v, inf] { set_element(t.grad(v).t, 7, -inf); });
     };
+    fill(x_.view(), 1e300);  // the sum of all overflows, outside of the blocks
+    const auto large = [](Tape& t, const Var& v) { return times(t, v, 1e7); };
+    expect_contains(report(large), {": bad == 0: total: output f64 [1]"});
+    fill_normal(x_.view(), 1);
     expect_contains(report(bad_backward),
                     {"layers.1: slip: gradient of an input", "1 elements", "-inf at element 7"});
   }
