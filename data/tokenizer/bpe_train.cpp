@@ -49,16 +49,13 @@ class Trainer {
         change(make_pair_key(words_[w].ids[i], words_[w].ids[i + 1]), words_[w].count, w);
     changed_.clear();
     for (const auto& [pair, count] : counts_) heap_.push({count, pair});
-    for (int b = 0; b < 256; ++b) bytes_.push_back(std::string(1, char(b)));
   }
 
   bool merge_best(int32_t id, std::pair<int32_t, int32_t>& merged) {
-    while (!heap_.empty() && !usable(heap_.top())) heap_.pop();
+    while (!heap_.empty() && heap_.top().count != counts_[heap_.top().pair]) heap_.pop();
     if (heap_.empty() || heap_.top().count < 2) return false;
     const Pair best = heap_.top().pair;
     merged = {int32_t(best >> 32), int32_t(uint32_t(best))};
-    bytes_.push_back(text_of(best));
-    made_.insert(bytes_.back());
     const std::unordered_set<uint32_t> where = std::move(where_[best]);
     where_.erase(best);
     for (const uint32_t w : where) replace(w, merged.first, merged.second, id);
@@ -69,12 +66,6 @@ class Trainer {
   }
 
  private:
-  std::string text_of(Pair p) const { return bytes_[p >> 32] + bytes_[uint32_t(p)]; }
-  // Current, and its token is new: two ids for the same bytes could not both stand in
-  // tokenizer.json.
-  bool usable(const Candidate& c) {
-    return counts_[c.pair] == c.count && made_.count(text_of(c.pair)) == 0;
-  }
   void change(Pair p, int64_t by, uint32_t w) {
     counts_[p] += by;
     changed_.insert(p);
@@ -110,8 +101,6 @@ class Trainer {
   std::unordered_map<Pair, std::unordered_set<uint32_t>> where_;  // words that (may) hold the pair
   std::unordered_set<Pair> changed_;
   std::priority_queue<Candidate> heap_;
-  std::vector<std::string> bytes_;        // of each token
-  std::unordered_set<std::string> made_;  // by merges
 };
 
 }  // namespace

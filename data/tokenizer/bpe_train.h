@@ -17,7 +17,8 @@ struct BpeTraining {
 
 // Learns up to `merges` merges from documents cut by the pattern; fewer if no pair occurs twice. Of
 // equally frequent pairs the one of the lowest ids wins, so the result depends on the text alone.
-// No two merges make the same bytes.
+// No two merges make the same bytes: as long as a stretch of text has token boundaries at its ends,
+// what happens inside does not depend on what is around it, so equal bytes are merged at once.
 BpeTraining train_bpe(const std::vector<std::string>& documents, const std::string& pattern,
                       int64_t merges, const std::function<void(int64_t)>& progress = {});
 

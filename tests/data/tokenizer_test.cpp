@@ -123,6 +123,29 @@ TEST(PreTokenizer, PiecesAreTheTextInOrder) {
                   ? (std::vector<std::string>{"It", "'s", " 42", "\r\n", "\xff", "!"})
                   : (std::vector<std::string>{"It", "'s", " ", "4", "2", "\r\n", "\xff", "!"}));
   }
+  // Unicode's White_Space, and what looks like it.
+  for (const char* pattern : {"gpt2", "qwen2"})
+    for (const auto& [character, is_space] :
+         std::vector<std::pair<std::string, bool>>{{"\t", true},
+                                                   {"\x0b", true},
+                                                   {"\x0c", true},
+                                                   {"\u00a0", true},
+                                                   {"\u0085", true},
+                                                   {"\u1680", true},
+                                                   {"\u2000", true},
+                                                   {"\u200a", true},
+                                                   {"\u2028", true},
+                                                   {"\u202f", true},
+                                                   {"\u205f", true},
+                                                   {"\u3000", true},
+                                                   {"\u180e", false},
+                                                   {"\u200b", false},
+                                                   {"\ufeff", false},
+                                                   {"\x1c", false}}) {
+      int words = 0;
+      PreTokenizer(pattern).split("!" + character + "!", [&](std::string_view) { ++words; });
+      EXPECT_EQ(words, is_space ? 3 : 1) << pattern << " " << bytes_to_alphabet(character);
+    }
   expect_contains(error_of([] { PreTokenizer p("llama"); }),
                   {"\"llama\"", "expected gpt2 or qwen2"});
 }
