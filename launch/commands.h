@@ -40,10 +40,18 @@ int train(const ConfigSource& c, bool fresh);
 
 struct Generate {
   std::string run;  // a run's folder or one checkpoint of it
-  std::string prompt;
+  std::vector<std::string> prompts;
+  std::string prompts_file;  // .jsonl: `field` of each line; else a prompt a line
+  std::string field = "prompt";
+  int64_t slots = 8;  // sequences at a time
   int64_t max_new_tokens = 200;
+  int64_t prefill_chunk_tokens = 256;
   double temperature = 0;
+  int64_t top_k = 0;  // 0: all
+  double top_p = 1;
   uint64_t seed = 1;
+  std::vector<std::string> stop;
+  bool json = false;
   int64_t threads = 0;  // 0: one a core
 };
 void generate(const Generate& c);

@@ -78,16 +78,36 @@ void add_runs(CLI::App& app, int& status) {
   c->callback([] { print_config(shown); });
 
   static Generate gen;
-  CLI::App* g = app.add_subcommand("generate", "a text from a checkpoint");
+  CLI::App* g = app.add_subcommand("generate", "texts from a checkpoint");
   g->add_option("run", gen.run, "a run's folder, or one checkpoint of it")->required();
-  g->add_option("--prompt", gen.prompt, "text to continue; empty: a new document");
+  g->add_option("--prompt", gen.prompts,
+                "text to continue, repeatable; without any: a new document")
+      ->allow_extra_args(false);
+  g->add_option("--prompts", gen.prompts_file, "file of prompts: .jsonl, or text with one a line");
+  g->add_option("--field", gen.field, "string to take from each JSON line")->capture_default_str();
+  g->add_option("--slots,--batch-size", gen.slots, "sequences at a time")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  g->add_option("--prefill-chunk-tokens", gen.prefill_chunk_tokens, "bounds the memory of a call")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   g->add_option("--max-new-tokens", gen.max_new_tokens)
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   g->add_option("--temperature", gen.temperature, "0: the likeliest token")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  g->add_option("--seed", gen.seed)->capture_default_str();
+  g->add_option("--top-k", gen.top_k, "draw from this many tokens; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  g->add_option("--top-p", gen.top_p, "draw from the likeliest tokens with this share of the mass")
+      ->check(CLI::Range(1e-9, 1.0))
+      ->capture_default_str();
+  g->add_option("--seed", gen.seed, "with a request's number: its random numbers")
+      ->capture_default_str();
+  g->add_option("--stop", gen.stop, "text that ends a sample and is left out, repeatable")
+      ->allow_extra_args(false);
+  g->add_flag("--json", gen.json, "one JSON line a prompt: prompt, text, tokens, logprobs, stop");
   g->add_option("--threads", gen.threads, "0: one a core")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

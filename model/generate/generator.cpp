@@ -3,9 +3,6 @@
 
 #include <algorithm>
 
-#include "kernels/tensor/rng.h"
-#include "model/generate/sample.h"
-
 namespace sluice {
 
 namespace {
@@ -132,35 +129,6 @@ Tensor Generator::feed(CacheStep step, std::span<const Piece> pieces) {
   }
   for (const Piece& p : pieces) past_.view().as<int32_t>()[p.slot] += int32_t(p.tokens.size());
   return logits;
-}
-
-std::vector<int32_t> generate(Generator& generator, std::span<const int32_t> prompt,
-                              const GenerateOptions& options,
-                              const std::function<void(int32_t)>& on_token) {
-  const uint64_t key = rng_key(options.seed, "sample");
-  const std::optional<int64_t> slot = generator.join();
-  SLUICE_CHECK(slot, "all slots are taken");
-  Tensor logits;
-  for (size_t n = 0; !prompt.empty(); prompt = prompt.subspan(n)) {
-    n = std::min(prompt.size(), size_t(generator.options().prefill_chunk_tokens));
-    const Generator::Piece piece{*slot, prompt.first(n)};
-    logits = generator.feed(CacheStep::prefill, {&piece, 1});
-  }
-  std::vector<int32_t> made;
-  while (int64_t(made.size()) < options.max_new_tokens) {
-    const Tensor row = logits.reshape({logits.dim(1)});
-    const int32_t token = options.temperature == 0
-                              ? argmax(row)
-                              : sample(row, options.temperature, key, generator.length(*slot));
-    if (token == options.stop_token) break;
-    made.push_back(token);
-    if (on_token) on_token(token);
-    const Generator::Piece piece{*slot, {&token, 1}};
-    if (int64_t(made.size()) < options.max_new_tokens)
-      logits = generator.feed(CacheStep::decode, {&piece, 1});
-  }
-  generator.leave(*slot);
-  return made;
 }
 
 }  // namespace sluice

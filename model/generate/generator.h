@@ -7,7 +7,6 @@
 // into calls, and of nothing else: to the bit, whatever the other slots hold.
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -53,6 +52,7 @@ class Generator {
   // view is valid until the next call.
   Tensor feed(CacheStep step, std::span<const Piece> pieces);
 
+  const Context& context() const { return ctx_; }
   const GeneratorOptions& options() const { return options_; }
   const GeneratorBytes& bytes() const { return bytes_; }
   const LmCache& cache() const { return cache_; }
@@ -77,18 +77,5 @@ class Generator {
   std::vector<int64_t> last_rows_;     // of the pieces of a call
   Buffer logits_;                      // [slots, vocab]
 };
-
-struct GenerateOptions {
-  int64_t max_new_tokens = 256;
-  double temperature = 0;  // 0: greedy
-  uint64_t seed = 1;
-  int32_t stop_token = -1;  // ends the text and is not part of it
-};
-
-// Continues `prompt` (at least one token) in a slot of its own; calls on_token as each new token
-// comes. Returns the new ones.
-std::vector<int32_t> generate(Generator& generator, std::span<const int32_t> prompt,
-                              const GenerateOptions& options,
-                              const std::function<void(int32_t)>& on_token = {});
 
 }  // namespace sluice
