@@ -9,9 +9,10 @@ namespace sluice {
 AdamWOptimizer::AdamWOptimizer(const OptimConfig& config, const ParamStore& params)
     : config_(config),
       params_(params),
+      shards_(params.trained_shards()),
       settings_(param_settings(config, params)),
       sum_of_squares_(DType::f64, {1}) {
-  for (const Shard& s : params.shards()) {
+  for (const Shard& s : shards_) {
     m_.emplace_back(s.master);
     v_.emplace_back(s.master);
   }
@@ -20,7 +21,7 @@ AdamWOptimizer::AdamWOptimizer(const OptimConfig& config, const ParamStore& para
 void AdamWOptimizer::clip(const Context& ctx, StepState* state,
                           const std::function<void(const Tensor&)>& sum_over_ranks) {
   std::vector<Tensor> grads;
-  for (const Shard& s : params_.shards()) grads.push_back(s.grad);
+  for (const Shard& s : shards_) grads.push_back(s.grad);
   grad_norm(ctx, {.grads = grads, .sum_of_squares = sum_of_squares_.view()});
   if (sum_over_ranks) sum_over_ranks(sum_of_squares_.view());
   clip_factor(ctx, {.sum_of_squares = sum_of_squares_.view(),
@@ -29,10 +30,9 @@ void AdamWOptimizer::clip(const Context& ctx, StepState* state,
 }
 
 void AdamWOptimizer::step(const Context& ctx, const StepState* state) {
-  const std::vector<Shard>& shards = params_.shards();
-  for (size_t i = 0; i < shards.size(); ++i)
-    adamw(ctx, {.param = shards[i].master,
-                .grad = shards[i].grad,
+  for (size_t i = 0; i < shards_.size(); ++i)
+    adamw(ctx, {.param = shards_[i].master,
+                .grad = shards_[i].grad,
                 .m = m_[i].view(),
                 .v = v_[i].view(),
                 .state = state,
@@ -46,7 +46,7 @@ void AdamWOptimizer::step(const Context& ctx, const StepState* state) {
 std::vector<AdamWOptimizer::Moments> AdamWOptimizer::moments() const {
   std::vector<Moments> list;
   for (size_t i = 0; i < m_.size(); ++i)
-    list.push_back({params_.spec(params_.shards()[i].id).name, m_[i].view(), v_[i].view()});
+    list.push_back({params_.spec(shards_[i].id).name, m_[i].view(), v_[i].view()});
   return list;
 }
 

@@ -35,6 +35,7 @@ class AdamWOptimizer {
  private:
   OptimConfig config_;
   const ParamStore& params_;
+  std::vector<Shard> shards_;            // those with a gradient
   std::vector<ParamSettings> settings_;  // by shard
   std::vector<Buffer> m_, v_;            // by shard
   Buffer sum_of_squares_;

@@ -14,7 +14,8 @@ namespace sluice {
 
 static std::string no_match(const GroupRule& rule, size_t index, const ParamStore& params) {
   std::vector<std::string> names;
-  for (int i = 0; i < params.size(); ++i) names.push_back(params.spec({i}).name);
+  for (int i = 0; i < params.size(); ++i)
+    if (params.spec({i}).rule == UpdateRule::gradient) names.push_back(params.spec({i}).name);
   const std::string near = nearest_name(names, rule.match);
   std::string text = cat("optim.groups[", index, "].match: \"", rule.match,
                          "\" matches none of the ", names.size(), " parameters; ");
@@ -26,11 +27,12 @@ std::vector<ParamSettings> param_settings(const OptimConfig& config, const Param
   for (size_t r = 0; r < config.groups.size(); ++r) {  // of the model, not of this rank's shards
     bool matched = false;
     for (int i = 0; i < params.size() && !matched; ++i)
-      matched = fnmatch(config.groups[r].match.c_str(), params.spec({i}).name.c_str(), 0) == 0;
+      matched = params.spec({i}).rule == UpdateRule::gradient &&
+                fnmatch(config.groups[r].match.c_str(), params.spec({i}).name.c_str(), 0) == 0;
     if (!matched) throw Error(no_match(config.groups[r], r, params));
   }
   std::vector<ParamSettings> settings;
-  for (const Shard& s : params.shards()) {
+  for (const Shard& s : params.trained_shards()) {
     const ParamSpec& spec = params.spec(s.id);
     ParamSettings& p = settings.emplace_back();
     p.weight_decay = spec.weight_decay ? config.weight_decay : 0;
@@ -50,12 +52,13 @@ std::string settings_table(const OptimConfig& config, const ParamStore& params,
   struct Count {
     int64_t tensors = 0, elements = 0;
   };
+  const std::vector<Shard> shards = params.trained_shards();
   std::map<std::tuple<int, double, double>, Count> kinds;  // rule, -decay, lr scale
   for (size_t i = 0; i < settings.size(); ++i) {
     const ParamSettings& p = settings[i];
     Count& c = kinds[{p.rule, -p.weight_decay, p.lr_scale}];
     ++c.tensors;
-    c.elements += params.shards()[i].master.numel();
+    c.elements += shards[i].master.numel();
   }
   std::string table;
   for (const auto& [key, count] : kinds) {

@@ -18,7 +18,7 @@ struct ParamSettings {
   int rule = -1;  // of optim.groups, the last that matched; -1: the built-in one
 };
 
-// By shard. A rule that matches no parameter of the model is an Error that says so.
+// By trained shard. A rule that matches no parameter of the model is an Error that says so.
 std::vector<ParamSettings> param_settings(const OptimConfig& config, const ParamStore& params);
 
 // One line a kind of settings, with its tensors and elements: printed at start.

@@ -19,8 +19,9 @@ ParamId ParamStore::add(const ParamSpec& spec) {
     SLUICE_CHECK(s.name != spec.name, "parameter \"", spec.name, "\" is added twice");
   int64_t rows = 0;
   for (const RowBlock& b : spec.row_blocks) rows += b.rows;
-  SLUICE_CHECK(spec.row_blocks.empty() || rows == spec.shape.at(0), spec.name, " has ",
-               spec.shape.at(0), " rows, its row blocks ", rows);
+  const int64_t has = spec.shape.at(spec.shape.size() == 3 ? 1 : 0);
+  SLUICE_CHECK(spec.row_blocks.empty() || rows == has, spec.name, " has ", has,
+               " rows, its row blocks ", rows);
   specs_.push_back(spec);
   return {int(specs_.size()) - 1};
 }
@@ -33,6 +34,13 @@ ParamId ParamStore::find(const std::string& name) const {
   SLUICE_CHECK(at != names.end(), "no parameter \"", name, "\"",
                nearest.empty() ? "" : "; the nearest is \"" + nearest + "\"");
   return {int(at - names.begin())};
+}
+
+std::vector<Shard> ParamStore::trained_shards() const {
+  std::vector<Shard> list;
+  for (const Shard& s : shards())
+    if (spec(s.id).rule == UpdateRule::gradient) list.push_back(s);
+  return list;
 }
 
 int64_t ParamStore::numel() const {

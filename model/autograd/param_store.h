@@ -29,14 +29,23 @@ struct RowBlock {
   int64_t rows;
 };
 
+// What changes a parameter after a step.
+enum class UpdateRule : uint8_t {
+  gradient,     // the optimizer
+  expert_load,  // optim/expert_bias.h: saved like a weight, but with no gradient, moments or decay
+};
+
 struct ParamSpec {
   std::string name;  // "layers.3.kda.qkv_proj": the key in checkpoints, logs and error messages
   std::vector<int64_t> shape;
   Init init{};
   int group = 0;  // the block that it is acquired and released with
   bool weight_decay = true;
-  bool expert = false;                 // sharded over the expert mesh first
-  std::vector<RowBlock> row_blocks{};  // empty: the whole is one matrix
+  bool expert = false;  // sharded over the expert mesh first
+  // Of the rows of one matrix: shape[0] of them, in an expert weight [E, rows, columns] shape[1].
+  // Empty: the whole is one matrix.
+  std::vector<RowBlock> row_blocks{};
+  UpdateRule rule = UpdateRule::gradient;
 
   int64_t numel() const {
     int64_t n = 1;
@@ -58,7 +67,8 @@ struct Shard {
   ParamId id;
   int64_t begin = 0;
   Tensor master;  // [n] f32 (f64 in checks)
-  Tensor grad;    // [n] as master; complete once every micro-batch has gone backward
+  Tensor grad;    // [n] as master; complete once every micro-batch has gone backward. None if
+                  // no gradient changes the parameter
 };
 
 // Plain on one rank (PlainStore); a sharded one gathers and scatters behind the same calls.
@@ -88,6 +98,7 @@ class ParamStore {
   virtual void start_step() = 0;        // forgets the gradients of the step before
   virtual void finish_gradients() = 0;  // zeroes those that nothing wrote in this step
   virtual const std::vector<Shard>& shards() const = 0;
+  std::vector<Shard> trained_shards() const;  // those of UpdateRule::gradient
 
  private:
   std::vector<std::string> group_names_;

@@ -21,10 +21,11 @@ void PlainStore::allocate() {
   int64_t begin = 0;
   for (int i = 0; i < size(); ++i) {
     const int64_t n = spec({i}).numel();
+    const bool trained = spec({i}).rule == UpdateRule::gradient;
     shards_.push_back({.id = {i},
                        .begin = 0,
                        .master = values_.view().rows(begin, n),
-                       .grad = grads_.view().rows(begin, n)});
+                       .grad = trained ? grads_.view().rows(begin, n) : Tensor{}});
     begin += n;
   }
   written_.assign(size_t(size()), false);
@@ -54,6 +55,7 @@ Grad PlainStore::grad(ParamId id) {
   const ParamSpec& s = spec(id);
   SLUICE_CHECK(in_backward_.at(size_t(s.group)) > 0, "gradient of ", s.name,
                " is used outside its block's backward pass");
+  SLUICE_CHECK(s.rule == UpdateRule::gradient, s.name, " has no gradient");
   const bool add = written_.at(size_t(id.index));
   written_[size_t(id.index)] = true;
   return {with_shape(shards_.at(size_t(id.index)).grad, s.shape), add};
@@ -65,7 +67,7 @@ void PlainStore::start_step() {
 
 void PlainStore::finish_gradients() {
   for (size_t i = 0; i < written_.size(); ++i)
-    if (!written_[i]) zero({.device = device_}, shards_[i].grad);
+    if (!written_[i] && shards_[i].grad) zero({.device = device_}, shards_[i].grad);
 }
 
 }  // namespace sluice

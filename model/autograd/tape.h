@@ -24,6 +24,9 @@
 
 namespace sluice {
 
+class RouterChoices;  // moe_ops.h
+class StepStats;      // step_stats.h
+
 // A value on the tape, and the handle of its gradient. Cheap to copy.
 struct Var {
   Tensor value;
@@ -46,9 +49,15 @@ class Tape {
   const Context& ctx() const { return ctx_; }
   ParamStore& params() { return params_; }
   bool recording() const { return recording_; }  // will a backward pass follow?
-  bool replaying() const {
-    return replaying_;
-  }  // second run of a recomputed block: count no statistic again
+  bool replaying() const { return replaying_; }  // the second run of a recomputed block?
+
+  // Where ops count what a step wants to know; null (the default): nowhere. stats() is null as well
+  // while replaying(), so that everything is counted once a token.
+  void count_into(StepStats* stats) { stats_ = stats; }
+  StepStats* stats() const { return replaying_ ? nullptr : stats_; }
+  // Routers choose what the first pass with the same `choices` chose, which keeps it there.
+  void replay_choices(RouterChoices* choices) { choices_ = choices; }
+  RouterChoices* choices() const { return choices_; }
 
   Var make(DType dtype, std::initializer_list<int64_t> shape);
   Var input(const Tensor& value);  // memory of the caller's
@@ -107,6 +116,8 @@ class Tape {
   bool recording_;
   bool replaying_ = false;
   bool report_nonfinite_ = false;
+  StepStats* stats_ = nullptr;
+  RouterChoices* choices_ = nullptr;
   std::string block_;        // name of the one that runs
   int recomputed_from_ = 0;  // first id of the innermost recomputed block that runs; else 0
   std::vector<Step> steps_;

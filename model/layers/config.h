@@ -74,6 +74,42 @@ struct MlaConfig {
   }
 };
 
+struct MoeConfig {
+  int64_t first_k_dense_replace = 1;  // layers in front whose FFN is dense
+  int64_t num_experts = 16;
+  int64_t num_experts_per_token = 2;
+  int64_t moe_intermediate_size = 128;  // of one expert
+  int64_t num_shared_experts = 1;       // that every token meets, as one MLP of their joint width
+  std::string moe_router_activation_func = "sigmoid";  // sigmoid | softmax
+  bool moe_renormalize = true;  // a token's weights sum to routed_scaling_factor
+  double routed_scaling_factor = 2.446;
+  double bias_update_rate = 1e-3;  // of the selection bias, a step; 0: no load balancing
+
+  template <class V>
+  void visit(V& v) {
+    auto positive = [](int64_t x) { return x > 0; };
+    auto count = [](int64_t x) { return x >= 0; };
+    v("first_k_dense_replace", first_k_dense_replace, "a count of at least 0", count);
+    v("num_experts", num_experts, "a count above 0", positive);
+    v("num_experts_per_token", num_experts_per_token, "a count above 0", positive);
+    v("moe_intermediate_size", moe_intermediate_size, "a count above 0", positive);
+    v("num_shared_experts", num_shared_experts, "a count of at least 0", count);
+    v("moe_router_activation_func", moe_router_activation_func, "sigmoid or softmax",
+      [](const std::string& s) { return s == "sigmoid" || s == "softmax"; });
+    v("moe_renormalize", moe_renormalize, "true or false", [](bool) { return true; });
+    v("routed_scaling_factor", routed_scaling_factor, "a number above 0",
+      [](double x) { return x > 0; });
+    v("bias_update_rate", bias_update_rate, "a number of at least 0",
+      [](double x) { return x >= 0; });
+  }
+  std::vector<std::pair<std::string, std::string>> problems() const {
+    if (num_experts_per_token <= num_experts) return {};
+    return {{"num_experts_per_token", "expected at most num_experts (" +
+                                          std::to_string(num_experts) + "), got \"" +
+                                          std::to_string(num_experts_per_token) + "\""}};
+  }
+};
+
 // What every layer is told of the model around it.
 struct LayerConfig {
   int64_t hidden_size = 0;
@@ -81,6 +117,7 @@ struct LayerConfig {
   double rms_norm_eps = 1e-5;
   KdaConfig kda;
   MlaConfig mla;
+  MoeConfig moe;
 };
 
 }  // namespace sluice

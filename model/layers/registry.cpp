@@ -5,6 +5,7 @@
 #include "model/layers/identity_layer.h"
 #include "model/layers/kda_layer.h"
 #include "model/layers/mla_layer.h"
+#include "model/layers/moe.h"
 
 namespace sluice {
 
@@ -26,6 +27,7 @@ constexpr Kind<Mixer> kMixers[] = {
 };
 constexpr Kind<Ffn> kFfns[] = {
     {"dense", make<Ffn, GatedMlp>},
+    {"moe", make<Ffn, Moe>},
 };
 
 template <class Kinds>

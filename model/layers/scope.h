@@ -39,6 +39,28 @@ struct ParamScope {
                        .expert = false,
                        .row_blocks = {}});
   }
+  // The same projection [out, in] of each of E experts: [E, out, in].
+  ParamId expert_matrices(const std::string& name, int64_t E, int64_t out, int64_t in,
+                          std::vector<RowBlock> row_blocks = {}) const {
+    return params.add({.name = prefix + "." + name,
+                       .shape = {E, out, in},
+                       .init = {Init::Kind::normal, initializer_range, 0},
+                       .group = group,
+                       .weight_decay = true,
+                       .expert = true,
+                       .row_blocks = std::move(row_blocks)});
+  }
+  // A router's selection bias [E]: moved by the load of the experts, not by a gradient.
+  ParamId expert_bias(const std::string& name, int64_t E) const {
+    return params.add({.name = prefix + "." + name,
+                       .shape = {E},
+                       .init = {Init::Kind::constant, 0, 0},
+                       .group = group,
+                       .weight_decay = false,
+                       .expert = false,
+                       .row_blocks = {},
+                       .rule = UpdateRule::expert_load});
+  }
   ParamId norm_weight(const std::string& name, int64_t C) const {
     return undecayed(name, {C}, {Init::Kind::constant, 1, 0});
   }

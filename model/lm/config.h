@@ -16,7 +16,8 @@ struct LmConfig {
   std::string full = "mla";         // and of the second
   KdaConfig kda;
   MlaConfig mla;
-  std::string ffn = "dense";
+  std::string ffn = "dense";  // dense | moe: of the layers from first_k_dense_replace on
+  MoeConfig moe;
   std::string hidden_act = "silu";
   int64_t intermediate_size = 512;
   double rms_norm_eps = 1e-5;
@@ -37,7 +38,8 @@ struct LmConfig {
     v("full", full, known_mixers_text(), is_known_mixer);
     v.section("kda", kda);
     v.section("mla", mla);
-    v("ffn", ffn, "dense", [](const std::string& s) { return s == "dense"; });
+    v("ffn", ffn, "dense or moe", [](const std::string& s) { return s == "dense" || s == "moe"; });
+    v.section("moe", moe);
     v("hidden_act", hidden_act, "silu", [](const std::string& s) { return s == "silu"; });
     v("intermediate_size", intermediate_size, "a count above 0", positive);
     v("rms_norm_eps", rms_norm_eps, "a number above 0", [](double x) { return x > 0; });
@@ -46,13 +48,22 @@ struct LmConfig {
   }
 
   std::vector<std::pair<std::string, std::string>> problems() const {
+    std::vector<std::pair<std::string, std::string>> found;
     const std::string p = pattern_problem(*this);
-    if (p.empty()) return {};
-    return {{layers.empty() ? "ratio" : "layers", p}};
+    if (!p.empty()) found.push_back({layers.empty() ? "ratio" : "layers", p});
+    if (ffn == "moe" && moe.first_k_dense_replace >= num_hidden_layers)
+      found.push_back({"ffn", "expected dense, as moe.first_k_dense_replace (" +
+                                  std::to_string(moe.first_k_dense_replace) + ") covers all " +
+                                  std::to_string(num_hidden_layers) + " layers, got \"moe\""});
+    return found;
   }
 
   // The mixer of each layer. Throws what problems() would report.
   std::vector<std::string> pattern() const { return layer_pattern(*this); }
+  // The FFN of a layer: the first ones of a mixture of experts are dense.
+  std::string ffn_of(int64_t layer) const {
+    return layer < moe.first_k_dense_replace ? "dense" : ffn;
+  }
 };
 
 }  // namespace sluice

@@ -12,7 +12,11 @@ namespace sluice {
 // work.
 double train_flops_per_token(const Lm& lm, int64_t context_tokens);
 
-// One row a layer type: how many layers, parameters of one, forward FLOPs a token.
+// Parameters that one token meets: all but those of the experts that it is not sent to.
+int64_t active_parameters(const Lm& lm, const ParamStore& params);
+
+// One row a layer type: how many layers, parameters and active parameters of all of them, forward
+// FLOPs a token.
 std::string cost_table(const Lm& lm, const ParamStore& params, int64_t context_tokens);
 
 }  // namespace sluice

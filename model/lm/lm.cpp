@@ -22,7 +22,8 @@ Lm::Lm(const LmConfig& config, ParamStore& params) : config_(config), pattern_(c
                           .intermediate_size = config.intermediate_size,
                           .rms_norm_eps = config.rms_norm_eps,
                           .kda = config.kda,
-                          .mla = config.mla};
+                          .mla = config.mla,
+                          .moe = config.moe};
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) add_block(params, i, layer);
 
   head_group_ = params.add_group("head");
@@ -40,7 +41,7 @@ void Lm::add_block(ParamStore& params, int64_t layer, const LayerConfig& config)
   b.mixer_norm = scope.norm_weight("mixer_norm", config.hidden_size);
   b.mixer = make_mixer(kind, scope.sub(kind), config);
   b.ffn_norm = scope.norm_weight("ffn_norm", config.hidden_size);
-  b.ffn = make_ffn(config_.ffn, scope.sub("ffn"), config);
+  b.ffn = make_ffn(config_.ffn_of(layer), scope.sub("ffn"), config);
   blocks_.push_back(std::move(b));
 }
 

@@ -119,6 +119,27 @@ TEST_P(GroupedLinear, IdleExperts) {
   }
 }
 
+// In Mode::batch_invariant a row's bits are those that it has as its expert's only row.
+TEST(GroupedLinearCpu, BatchInvariant) {
+  const int64_t R = 600, D = 67, F = 131;
+  const test::SmallContext ctx(Mode::batch_invariant);
+  const test::OpProblem p = grouped(D, F)({.N = R});
+  p.forward(ctx, p);
+  const Buffer all = offsets_of(R), one(DType::i32, {6}), y(DType::f32, {1, F});
+  for (int64_t e = 0; e < 5; ++e)
+    for (int64_t r = all.view().as<int32_t>()[e]; r < all.view().as<int32_t>()[e + 1]; ++r) {
+      for (int64_t i = 0; i < 6; ++i) one.view().as<int32_t>()[i] = i > e;
+      grouped_linear_forward(
+          ctx, {.x = p["x"].rows(r, 1), .w = p["w"], .offsets = one.view(), .y = y.view()});
+      test::expect_same_bits(y.view(), p["y"].rows(r, 1), cat("row ", r));
+    }
+  const test::OpProblem want = grouped(D, F)({.dtype = DType::f64, .N = R});
+  test::copy_inputs(p, want);
+  want.forward(test::SmallContext(Mode::reference), want);
+  const test::ErrorStats error = test::compare(p["y"], want["y"], 32);
+  EXPECT_LE(error.worst, 1) << error;
+}
+
 TEST(GroupedLinearCpu, AgreesWithReferenceInF64) {
   // As for kernels/linear: sqrt(K) / 3 ulps in the mean, five times that at worst, K <= 400.
   for (int64_t R : {1, 3, 65, 600})

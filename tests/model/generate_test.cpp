@@ -13,15 +13,16 @@
 namespace sluice {
 namespace {
 
-class Pieces : public ::testing::Test {
+class Pieces : public ::testing::TestWithParam<test::Variant> {
  protected:
   Pieces() : params_(DType::f32), lm_(config(), params_) {
     params_.allocate();
     initialize(params_, 11);
+    test::set_unequal_loads(params_);
     for (int64_t n = 0; n < 200; ++n) prompt_.push_back(int32_t(random_u64(4, uint64_t(n)) % 29));
   }
   static LmConfig config() {
-    LmConfig c = test::tiny_config();
+    LmConfig c = GetParam().config;
     c.mla.use_nope = false;  // positions must go on across pieces
     return c;
   }
@@ -49,7 +50,12 @@ class Pieces : public ::testing::Test {
   std::vector<int32_t> prompt_;
 };
 
-TEST_F(Pieces, PrefillEqualsSteps) {
+INSTANTIATE_TEST_SUITE_P(Ffns, Pieces,
+                         ::testing::Values(test::Variant{"dense", test::tiny_config()},
+                                           test::Variant{"moe", test::tiny_moe_config()}),
+                         [](const auto& p) { return p.param.name; });
+
+TEST_P(Pieces, PrefillEqualsSteps) {
   const std::vector<double> whole = logits({200});
   double scale = 0;
   for (const double x : whole) scale = std::max(scale, std::abs(x));
@@ -65,7 +71,7 @@ TEST_F(Pieces, PrefillEqualsSteps) {
   }
 }
 
-TEST_F(Pieces, GreedyTextIsTheSame) {
+TEST_P(Pieces, GreedyTextIsTheSame) {
   const Context ctx{.threads = &pool_};
   std::vector<std::vector<int32_t>> texts;
   for (const int64_t piece : {1, 16, 200}) {
@@ -77,7 +83,7 @@ TEST_F(Pieces, GreedyTextIsTheSame) {
   EXPECT_EQ(texts[0], texts[2]);
 }
 
-TEST_F(Pieces, MoreThanRoomIsRefused) {
+TEST_P(Pieces, MoreThanRoomIsRefused) {
   const Context ctx{.threads = &pool_};
   Generator g(ctx, params_, lm_, DType::f32, {.max_tokens = 100, .prefill_chunk_tokens = 200});
   const Generator::Piece piece{g.join().value(), prompt_};

@@ -57,6 +57,7 @@ Gradients gradients(const Context& ctx, const LmConfig& config, DType dtype,
   params.allocate();
   initialize(params, 3);
   test::set_slow_decay(params);
+  test::set_unequal_loads(params);
   LmBatch batch = docs.batch();
   const int64_t N = batch.tokens.dim(0);
   for (int64_t n = 0; n < N; ++n) batch.tokens.as<int32_t>()[n] = int32_t(first_token + n);
@@ -65,7 +66,7 @@ Gradients gradients(const Context& ctx, const LmConfig& config, DType dtype,
   params.finish_gradients();
   Gradients g;
   g.logits = values(logits.view());
-  for (const Shard& s : params.shards()) {
+  for (const Shard& s : params.trained_shards()) {
     const std::vector<double> all = values(s.grad);
     if (params.spec(s.id).name == "embedding.weight") {
       const int64_t D = params.spec(s.id).shape[1];
@@ -125,6 +126,9 @@ class Packed : public ::testing::TestWithParam<test::Variant> {};
 
 INSTANTIATE_TEST_SUITE_P(Defaults, Packed,
                          ::testing::Values(test::Variant{"defaults", test::tiny_config()}),
+                         [](const auto& p) { return p.param.name; });
+INSTANTIATE_TEST_SUITE_P(Experts, Packed,
+                         ::testing::Values(test::Variant{"moe", test::tiny_moe_config()}),
                          [](const auto& p) { return p.param.name; });
 INSTANTIATE_TEST_SUITE_P(Variants, Packed, ::testing::ValuesIn(test::mixer_variants()),
                          [](const auto& p) { return p.param.name; });

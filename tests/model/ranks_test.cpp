@@ -8,6 +8,8 @@
 #include <mutex>
 
 #include "kernels/comm/local_comm.h"
+#include "model/autograd/step_stats.h"
+#include "optim/expert_bias.h"
 #include "tests/support/cpu_context.h"
 #include "tests/support/tiny_model.h"
 
@@ -65,6 +67,7 @@ class GatheringStore : public ParamStore {
         const Tensor all = grads_[group % 2].view().rows(at_[size_t(i)], comm_.size() * part(i));
         for (int64_t e = written_[size_t(i)] ? spec({i}).numel() : 0; e < all.numel(); ++e)
           all.as<double>()[e] = 0;  // padding, or a gradient that nothing wrote
+        if (spec({i}).rule != UpdateRule::gradient) return;
         Buffer mine(DType::f64, {part(i)});
         comm_.reduce_scatter(all, mine.view());
         const Tensor to = sum_.view().rows(starts_[size_t(i)], part(i));
@@ -123,59 +126,89 @@ test::Documents documents(int rank, int micro_batch) {
 
 using Gradients = std::map<std::string, std::vector<double>>;
 
-void add_gradients(ParamStore& params, std::mutex& mutex, Gradients& into) {
+// What a step makes of a model: gradients, and the selection biases after their update.
+struct Step {
+  Gradients gradients, biases;
+};
+
+void add(const ParamStore& params, std::mutex& mutex, Step& into) {
   const std::lock_guard lock(mutex);
   for (const Shard& s : params.shards()) {
-    std::vector<double>& all = into[params.spec(s.id).name];
-    all.resize(size_t(params.spec(s.id).numel()));
-    for (int64_t e = 0; e < s.grad.numel(); ++e) all[size_t(s.begin + e)] = s.grad.as<double>()[e];
+    const ParamSpec& spec = params.spec(s.id);
+    const bool trained = spec.rule == UpdateRule::gradient;
+    std::vector<double>& all = (trained ? into.gradients : into.biases)[spec.name];
+    all.resize(size_t(spec.numel()));
+    const Tensor& from = trained ? s.grad : s.master;
+    for (int64_t e = 0; e < from.numel(); ++e) all[size_t(s.begin + e)] = from.as<double>()[e];
   }
 }
 
-Gradients one_rank() {
+Step one_rank(const LmConfig& config) {
   const test::CpuContext cpu;
   PlainStore params(DType::f64);
-  const Lm lm(test::tiny_config(), params);
+  const Lm lm(config, params);
   params.allocate();
   initialize(params, 5);
+  test::set_unequal_loads(params);
+  StepStats stats(params);
+  stats.start_step(cpu);
   params.start_step();
   for (int rank = 0; rank < 2; ++rank)
     for (int m = 0; m < kMicroBatches; ++m) {
       const test::Documents docs = documents(rank, m);
       Tape tape(cpu, params, Tape::Mode::train);
+      tape.count_into(&stats);
       tape.backward(lm.loss(tape, docs.batch(), Recompute::none));
     }
   params.finish_gradients();
-  Gradients g;
+  const StepState state;
+  update_expert_bias(cpu, params, stats, 0.25, &state);
+  Step step;
   std::mutex mutex;
-  add_gradients(params, mutex, g);
-  return g;
+  add(params, mutex, step);
+  return step;
 }
 
-TEST(Ranks, TwoRanksWithRecomputationEqualOne) {
-  const Gradients want = one_rank();
-  Gradients got;
+class Ranks : public ::testing::TestWithParam<test::Variant> {};
+
+INSTANTIATE_TEST_SUITE_P(Ffns, Ranks,
+                         ::testing::Values(test::Variant{"dense", test::tiny_config()},
+                                           test::Variant{"moe", test::tiny_moe_config()}),
+                         [](const auto& p) { return p.param.name; });
+
+TEST_P(Ranks, TwoRanksWithRecomputationEqualOne) {
+  const LmConfig config = GetParam().config;
+  const Step want = one_rank(config);
+  Step got;
   std::mutex mutex;
   LocalGroup(2).run([&](Comm& comm) {
     const test::CpuContext cpu(Mode::run, 1);
     GatheringStore params(comm);
-    const Lm lm(test::tiny_config(), params);
+    const Lm lm(config, params);
     params.allocate();
     initialize(params, 5);
+    test::set_unequal_loads(params);
+    StepStats stats(params);
+    stats.start_step(cpu);
     params.start_step();
     for (int m = 0; m < kMicroBatches; ++m) {
       const test::Documents docs = documents(comm.rank(), m);
       Tape tape(cpu, params, Tape::Mode::train);
+      tape.count_into(&stats);
       tape.backward(lm.loss(tape, docs.batch(), Recompute::block));
     }
-    add_gradients(params, mutex, got);
+    if (stats.expert_counts()) comm.all_reduce_sum(stats.expert_counts());
+    const StepState state;
+    update_expert_bias(cpu, params, stats, 0.25, &state);
+    add(params, mutex, got);
   });
+  EXPECT_EQ(got.biases, want.biases);  // loads are integers, whatever the order of their sums
   double worst = 0;
-  for (const auto& [name, g] : want) {
+  for (const auto& [name, g] : want.gradients) {
     double scale = 0;
     for (const double x : g) scale = std::max(scale, std::abs(x));
     for (size_t i = 0; i < g.size(); ++i) {
-      const double e = std::abs(got[name].at(i) - g[i]) / std::max(scale, 1e-300);
+      const double e = std::abs(got.gradients[name].at(i) - g[i]) / std::max(scale, 1e-300);
       ASSERT_LT(e, 1e-12) << name << " element "
                           << i;  // the sum over micro-batches in another order
       worst = std::max(worst, e);
@@ -185,12 +218,13 @@ TEST(Ranks, TwoRanksWithRecomputationEqualOne) {
 }
 
 // Planned bytes are the used ones, and every tensor is at the same address in every step.
-TEST(Ranks, PlanIsExactAndAddressesRepeat) {
+TEST_P(Ranks, PlanIsExactAndAddressesRepeat) {
   for (const Recompute recompute : {Recompute::none, Recompute::block}) {
     PlainStore params(DType::f32);
-    const Lm lm(test::tiny_config(), params);
+    const Lm lm(GetParam().config, params);
     params.allocate();
     initialize(params, 5);
+    test::set_unequal_loads(params);
     const test::Documents docs({40, 0, 90, 1});
     std::vector<void*> first, second;
     auto step = [&](Arena& arena, Mode mode, std::vector<void*>* addresses) {

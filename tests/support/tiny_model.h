@@ -28,6 +28,14 @@ inline LmConfig tiny_config() {
   return c;
 }
 
+// The same with experts behind the first layer.
+inline LmConfig tiny_moe_config() {
+  LmConfig c = tiny_config();
+  c.ffn = "moe";
+  c.moe = {.num_experts = 6, .num_experts_per_token = 2, .moe_intermediate_size = 16};
+  return c;
+}
+
 // What the mixers can be besides their defaults, each key in some variant.
 struct Variant {
   const char* name;
@@ -54,6 +62,14 @@ inline std::vector<Variant> mixer_variants() {
   v[3].config.kda.output_gate = "swish";
   v[3].config.kda.use_full_rank_gate = true;
   return v;
+}
+
+// Unequal loads, and experts 1 and 4 (of the tiny model's 6) without a token.
+inline void set_unequal_loads(ParamStore& params) {
+  for (const Shard& s : params.shards())
+    for (int64_t i = 0; params.spec(s.id).rule == UpdateRule::expert_load && i < s.master.dim(0);
+         ++i)
+      set_element(s.master, i, (s.begin + i) % 3 == 1 ? -3 : 0.05 * double(s.begin + i));
 }
 
 // Slow decay: what leaked across a boundary would still be there after a thousand tokens.

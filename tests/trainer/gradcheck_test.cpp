@@ -53,6 +53,22 @@ TEST(GradcheckVariants, EveryParameter) {
                                                recompute, 1));
 }
 
+TEST(GradcheckMoe, EveryParameter) {
+  for (const bool softmax : {false, true})
+    for (const Recompute recompute : {Recompute::none, Recompute::block})
+      for (const Mode mode : {Mode::run, Mode::reference}) {
+        LmConfig model = gradcheck_moe_config();
+        if (softmax) {
+          model.moe.moe_router_activation_func = "softmax";
+          model.moe.moe_renormalize = false;
+          model.moe.num_shared_experts = 0;
+          model.moe.first_k_dense_replace = 0;
+        }
+        expect_right("mixture of experts",
+                     gradcheck_model(test::CpuContext(mode), model, recompute, 1));
+      }
+}
+
 // NaN must not pass for small.
 TEST(Gradcheck, WorstOfNanIsInfinite) {
   EXPECT_EQ(worst({{"a", 1e-9}, {"b", NAN}}), INFINITY);

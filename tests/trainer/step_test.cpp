@@ -28,7 +28,8 @@ Trained train(double z_loss) {
   const Lm lm(test::tiny_config(), params);
   params.allocate();
   initialize(params, 1);
-  StepRunner runner({}, params, lm, Recompute::none, z_loss);
+  StepStats stats(params);
+  StepRunner runner({}, params, lm, Recompute::none, z_loss, stats);
   Arena arena(Device::cpu, runner.plan(micro));
   runner.use(arena);
   params.start_step();

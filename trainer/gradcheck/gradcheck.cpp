@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "model/autograd/moe_ops.h"
 #include "model/autograd/plain_store.h"
 #include "model/lm/lm.h"
 #include "trainer/gradcheck/differences.h"
@@ -31,6 +32,13 @@ LmConfig gradcheck_config() {
   return c;
 }
 
+LmConfig gradcheck_moe_config() {
+  LmConfig c = gradcheck_config();
+  c.ffn = "moe";
+  c.moe = {.num_experts = 5, .num_experts_per_token = 2, .moe_intermediate_size = 7};
+  return c;
+}
+
 LmConfig gradcheck_variant_config() {
   LmConfig c = gradcheck_config();
   c.kda.short_conv_kernel_size = 0;
@@ -40,12 +48,23 @@ LmConfig gradcheck_variant_config() {
   return c;
 }
 
+// Unequal biases of the routers: loads that differ, and a last expert that is never chosen.
+static void set_expert_biases(const ParamStore& params) {
+  for (const Shard& s : params.shards()) {
+    if (params.spec(s.id).rule != UpdateRule::expert_load) continue;
+    const int64_t E = s.master.dim(0);
+    for (int64_t e = 0; e < E; ++e)
+      s.master.as<double>()[e] = e + 1 == E && E > 2 ? -2 : 0.1 * double(e * 7 % 5);
+  }
+}
+
 std::vector<GradcheckRow> gradcheck_model(const Context& ctx, const LmConfig& config,
                                           Recompute recompute, uint64_t seed) {
   PlainStore params(DType::f64);
   const Lm lm(config, params);
   params.allocate();
   initialize(params, seed);
+  set_expert_biases(params);
 
   const std::vector<int32_t> cu = {0, 1, 1, 20, 87, 90, 90};  // documents of 1, 0, 19, 67, 3, 0
   const int64_t N = cu.back();
@@ -60,7 +79,9 @@ std::vector<GradcheckRow> gradcheck_model(const Context& ctx, const LmConfig& co
   }
   *scale.view().as<double>() = 1.0 / 77;
 
+  RouterChoices choices;  // the unperturbed run's, for all
   auto run = [&](Tape& tape, Recompute r) {
+    tape.replay_choices(&choices);
     return lm.loss(tape,
                    {.tokens = tokens.view(),
                     .targets = targets.view(),
@@ -81,7 +102,7 @@ std::vector<GradcheckRow> gradcheck_model(const Context& ctx, const LmConfig& co
   params.finish_gradients();
 
   std::vector<GradcheckRow> rows;
-  for (const Shard& s : params.shards())
+  for (const Shard& s : params.trained_shards())
     rows.push_back({params.spec(s.id).name, directional_error(loss, s.master, s.grad, seed + 2)});
   return rows;
 }

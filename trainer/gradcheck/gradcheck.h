@@ -32,6 +32,10 @@ LmConfig gradcheck_config();
 // The same with q-LoRA, MLA's output gate, KDA's full-rank gate and no convolution.
 LmConfig gradcheck_variant_config();
 
+// The same with a mixture of experts behind the first layer, one expert of which is idle. The
+// choices of experts are those of the unperturbed run throughout.
+LmConfig gradcheck_moe_config();
+
 std::string to_string(const std::vector<GradcheckRow>& rows);  // a table
 double worst(const std::vector<GradcheckRow>& rows);           // NaN counts as infinite
 

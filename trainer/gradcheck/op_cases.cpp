@@ -6,6 +6,7 @@
 #include "model/autograd/basic_ops.h"
 #include "model/autograd/loss_op.h"
 #include "model/autograd/mixer_ops.h"
+#include "model/autograd/moe_ops.h"
 #include "model/autograd/plain_store.h"
 #include "trainer/gradcheck/differences.h"
 #include "trainer/gradcheck/gradcheck.h"
@@ -40,8 +41,21 @@ class Case {
                         .expert = false,
                         .row_blocks = {}});
   }
-  int input(const std::string& name, int64_t columns, double stddev = 1, double mean = 0) {
-    inputs_.emplace_back(DType::f64, std::initializer_list<int64_t>{kTokens, columns});
+  // A parameter without a gradient: it takes part, and no row is made for it.
+  ParamId expert_bias(const std::string& name, int64_t E, double stddev) {
+    moments_.push_back({0, stddev});
+    return params_.add({.name = name,
+                        .shape = {E},
+                        .init = {},
+                        .group = 0,
+                        .weight_decay = false,
+                        .expert = false,
+                        .row_blocks = {},
+                        .rule = UpdateRule::expert_load});
+  }
+  int input(const std::string& name, int64_t columns, double stddev = 1, double mean = 0,
+            int64_t rows = kTokens) {
+    inputs_.emplace_back(DType::f64, std::initializer_list<int64_t>{rows, columns});
     names_.push_back(name);
     fill(inputs_.back().view(), mean, stddev);
     return int(inputs_.size()) - 1;
@@ -69,6 +83,7 @@ class Case {
   Var run(Tape& tape, const Op& op, std::vector<Var>& inputs);
 
   Context ctx_;
+  RouterChoices choices_;  // the unperturbed run's, for all
   std::string name_;
   uint64_t seed_, draws_ = 0;
   PlainStore params_;
@@ -97,6 +112,7 @@ Var Case::weighted_sum(Tape& tape, const Var& y) {
 
 Var Case::run(Tape& tape, const Op& op, std::vector<Var>& inputs) {
   inputs.clear();
+  tape.replay_choices(&choices_);
   for (const Buffer& b : inputs_) inputs.push_back(tape.input(b.view()));
   return tape.block("op", {0}, Recompute::none,
                     [&] { return std::vector<Var>{weighted_sum(tape, op(tape, inputs))}; })[0];
@@ -123,7 +139,7 @@ void Case::check(const Op& op, std::vector<GradcheckRow>& rows) {
     rows.push_back(
         {name_ + ": " + names_[i],
          directional_error(loss, inputs_[i].view(), tape.upstream(inputs[i].id), seed_ + i)});
-  for (const Shard& s : params_.shards())
+  for (const Shard& s : params_.trained_shards())
     rows.push_back({name_ + ": " + params_.spec(s.id).name,
                     directional_error(loss, s.master, s.grad, seed_ + 50)});
 }
@@ -233,12 +249,55 @@ void check_mixer_ops(const Context& ctx, uint64_t seed, std::vector<GradcheckRow
   }
 }
 
+void check_moe_ops(const Context& ctx, uint64_t seed, std::vector<GradcheckRow>& rows) {
+  const int64_t E = 7, k = 2, R = kTokens * k;
+  // Biases larger than scores: some experts get most tokens, some none.
+  for (const RouterScore score : {RouterScore::sigmoid, RouterScore::softmax})
+    for (const bool renormalize : {false, true}) {
+      Case c(ctx,
+             fmt::format("route {}{}", score == RouterScore::sigmoid ? "sigmoid" : "softmax",
+                         renormalize ? " renormalized" : ""),
+             seed);
+      c.input("logits", E);
+      const ParamId bias = c.expert_bias("bias", E, 0.5);
+      const RouteParams params{.score = score, .renormalize = renormalize, .scale = 2.446};
+      c.check([&](Tape& t, auto& x) { return route(t, x[0], bias, k, params).weights; }, rows);
+    }
+  // The rest along a route from logits that are no input of the case.
+  Buffer logits(DType::f64, {kTokens, E});
+  for (int64_t i = 0; i < logits.view().numel(); ++i)
+    logits.view().as<double>()[i] = random_normal(seed + 3, uint64_t(i));
+  const auto routed = [&](Tape& t, ParamId bias) {
+    return route(t, t.input(logits.view()), bias, k, {});
+  };
+  {
+    Case c(ctx, "dispatch", seed);
+    c.input("x", 6);
+    const ParamId bias = c.expert_bias("bias", E, 2);
+    c.check([&](Tape& t, auto& x) { return dispatch(t, x[0], routed(t, bias)); }, rows);
+  }
+  {
+    Case c(ctx, "grouped_linear", seed);
+    c.input("x", 6, 1, 0, R);
+    const ParamId w = c.param("w", {E, 5, 6}), bias = c.expert_bias("bias", E, 2);
+    c.check([&](Tape& t, auto& x) { return grouped_linear(t, x[0], w, routed(t, bias)); }, rows);
+  }
+  {
+    Case c(ctx, "combine", seed);
+    c.input("ys", 6, 1, 0, R);
+    c.input("logits", E);
+    const ParamId bias = c.expert_bias("bias", E, 2);
+    c.check([&](Tape& t, auto& x) { return combine(t, x[0], route(t, x[1], bias, k, {})); }, rows);
+  }
+}
+
 }  // namespace
 
 std::vector<GradcheckRow> gradcheck_ops(const Context& ctx, uint64_t seed) {
   std::vector<GradcheckRow> rows;
   check_token_ops(ctx, seed, rows);
   check_mixer_ops(ctx, seed, rows);
+  check_moe_ops(ctx, seed, rows);
   return rows;
 }
 

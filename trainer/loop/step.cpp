@@ -8,19 +8,21 @@
 namespace sluice {
 
 StepRunner::StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute,
-                       double z_loss)
+                       double z_loss, StepStats& stats)
     : ctx_(ctx),
       params_(params),
       lm_(lm),
       recompute_(recompute),
       z_loss_(z_loss),
+      stats_(stats),
       loss_scale_(DType::f64, {1}, ctx.device),
       loss_terms_(DType::f64, {2}, ctx.device) {}
 
 StepLoss StepRunner::run(const Context& ctx, const MicroBatch& batch, double loss_scale,
-                         Tape::Mode mode, Recompute recompute, Check check) {
+                         Tape::Mode mode, Recompute recompute, Check check, StepStats* stats) {
   set_scalar(ctx, loss_scale_.view(), loss_scale);
   Tape tape(ctx, params_, mode);
+  tape.count_into(stats);
   if (check == Check::finite) tape.report_nonfinite();
   const Var loss = lm_.loss(tape,
                             {.tokens = batch.tokens,
@@ -48,7 +50,7 @@ int64_t StepRunner::plan(const MicroBatch& shape) {
 }
 
 StepLoss StepRunner::train(const MicroBatch& batch, double loss_scale) {
-  return run(ctx_, batch, loss_scale, Tape::Mode::train, recompute_, Check::none);
+  return run(ctx_, batch, loss_scale, Tape::Mode::train, recompute_, Check::none, &stats_);
 }
 
 double StepRunner::validate(const MicroBatch& batch) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "data/loader/loader.h"
+#include "model/autograd/step_stats.h"
 #include "model/lm/lm.h"
 
 namespace sluice {
@@ -14,8 +15,9 @@ struct StepLoss {
 class StepRunner {
  public:
   // `ctx` has no arena yet: plan() says how large it must be, and use() gives it.
+  // Training counts into `stats`.
   StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute,
-             double z_loss);
+             double z_loss, StepStats& stats);
 
   // Bytes of arena that a training micro-batch of this shape takes, and a validation pass.
   int64_t plan(const MicroBatch& shape);
@@ -33,13 +35,14 @@ class StepRunner {
   enum class Check : uint8_t { none, finite };
 
   StepLoss run(const Context& ctx, const MicroBatch& batch, double loss_scale, Tape::Mode mode,
-               Recompute recompute, Check check);
+               Recompute recompute, Check check, StepStats* stats = nullptr);
 
   Context ctx_;
   ParamStore& params_;
   const Lm& lm_;
   Recompute recompute_;
   double z_loss_;
+  StepStats& stats_;
   Buffer loss_scale_, loss_terms_;
 };
 

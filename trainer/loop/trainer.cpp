@@ -7,7 +7,9 @@
 #include <thread>
 
 #include "model/lm/cost.h"
+#include "optim/expert_bias.h"
 #include "trainer/loop/measure.h"
+#include "trainer/metrics/expert_load.h"
 
 namespace sluice {
 
@@ -32,9 +34,10 @@ Trainer::Trainer(const Config& config, Folder folder)
     initialize(*params_, uint64_t(config_.run.seed));
     optimizer_ = std::make_unique<AdamWOptimizer>(config_.optim, *params_);
   });
+  stats_ = std::make_unique<StepStats>(*params_);
   runner_ = std::make_unique<StepRunner>(
       ctx_, *params_, *lm_, config_.train.recompute == "block" ? Recompute::block : Recompute::none,
-      config_.train.z_loss);
+      config_.train.z_loss, *stats_);
   for (OpenPart& p : parts_)
     p.flops_per_token = train_flops_per_token(*lm_, p.is.data.seq_len_tokens);
   progress_.note(cost_table(*lm_, *params_, config_.data.seq_len_tokens) + optimizer_->table() +
@@ -94,6 +97,7 @@ void Trainer::train_step() {
   const int64_t at = step_ - part.is.begin;
   const double scale = 1.0 / double(part.loader.valid_tokens(at));
   params_->start_step();
+  stats_->start_step(ctx_);
   StepLoss loss;
   for (int64_t m = 0; m < part.loader.micro_batches(); ++m) {
     part.loader.load(at, m, part.batch.batch());
@@ -107,6 +111,7 @@ void Trainer::train_step() {
   optimizer_->clip(ctx_, &state_);
   const Outcome outcome = judge(loss);
   optimizer_->step(ctx_, &state_);
+  update_expert_bias(ctx_, *params_, *stats_, config_.model.moe.bias_update_rate, &state_);
   ++step_;
   if (!state_.skip) ++updates_;
   last_loss_ = loss.cross_entropy;
@@ -168,6 +173,7 @@ void Trainer::report(const Outcome& outcome) {
                       {"tokens_per_second", rate},
                       {"mfu", mfu}};
   if (config_.train.z_loss > 0) fields.push_back({"z_loss", outcome.loss.z_loss});
+  if (stats_->expert_counts()) append(fields, expert_load(stats_->expert_counts()));
   metrics_->write("train", step_, fields);
   progress_.update({.step = step_,
                     .steps = config_.train.steps,
@@ -180,6 +186,9 @@ void Trainer::report(const Outcome& outcome) {
 }
 
 void Trainer::validate() {
+  if (stats_->expert_counts())
+    progress_.note(fmt::format("experts  step {}  {}", step_,
+                               to_string(expert_load(stats_->expert_counts()))));
   for (Valid& v : part_of(step_ - 1).validation) {
     double nats = 0, tokens = 0;
     for (int64_t m = 0; m < v.set.micro_batches(); ++m) {

@@ -86,6 +86,7 @@ class Trainer {
   std::unique_ptr<PlainStore> params_;
   std::unique_ptr<Lm> lm_;
   std::unique_ptr<AdamWOptimizer> optimizer_;
+  std::unique_ptr<StepStats> stats_;
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<Metrics> metrics_;

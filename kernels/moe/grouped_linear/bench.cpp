@@ -1,32 +1,25 @@
 // kernels/moe/grouped_linear/bench.cpp -- with many experts and with one (a dense product),
 // GFLOP/s.
-#include <benchmark/benchmark.h>
-
+#include "kernels/bench/bench.h"
 #include "kernels/moe/grouped_linear/grouped_linear.h"
-#include "kernels/tensor/rng.h"
 
 namespace sluice {
 namespace {
 
 enum class What : uint8_t { forward, backward };
 
-void fill(const Buffer& b) {
-  for (int64_t i = 0; i < b.view().numel(); ++i)
-    b.view().as<float>()[i] = float(random_normal(1, uint64_t(i)));
-}
-
 // Arguments: R, E, D, F, threads. Loads as of a trained router: expert e has a share of 1 + e % 3.
 void grouped(benchmark::State& state, What what) {
   const int64_t R = state.range(0), E = state.range(1), D = state.range(2), F = state.range(3);
   ThreadPool pool(int(state.range(4)));
   const Context ctx{.threads = &pool};
-  const Buffer x(DType::f32, {R, D}), w(DType::f32, {E, F, D}), y(DType::f32, {R, F});
+  const Buffer x = bench::normal({R, D}, 1), w = bench::normal({E, F, D}, 2);
+  const Buffer y = bench::normal({R, F}, 3);
   const Buffer dx(DType::f32, {R, D}), dw(DType::f32, {E, F, D}), offsets(DType::i32, {E + 1});
   int64_t shares = 0, sum = 0;
   for (int64_t e = 0; e < E; ++e) shares += 1 + e % 3;
   for (int64_t e = 0; e < E; ++e)
     offsets.view().as<int32_t>()[e + 1] = int32_t((sum += 1 + e % 3) * R / shares);
-  for (const Buffer* b : {&x, &w, &y}) fill(*b);
   for ([[maybe_unused]] auto _ : state) {
     if (what == What::forward)
       grouped_linear_forward(
@@ -39,9 +32,7 @@ void grouped(benchmark::State& state, What what) {
                                     .dx = {dx.view()},
                                     .dw = {dw.view()}});
   }
-  state.counters["GFLOP/s"] =
-      benchmark::Counter((what == What::forward ? 2e-9 : 4e-9) * double(R * D * F),
-                         benchmark::Counter::kIsIterationInvariantRate);
+  bench::report_flops(state, ctx, (what == What::forward ? 2.0 : 4.0) * double(R * D * F));
 }
 
 // The quickstart's gate+up and down, a wider model, and decoding (two rows); each with one expert

@@ -34,10 +34,14 @@ void grouped_linear_forward(const Context& ctx, const GroupedLinearForward& a) {
   for_float_type(a.x, [&]<class T>(T) {
     parallel_for(ctx, int64_t(tiles.size()) * tiles_f, [&](int64_t i) {
       const Tile& t = tiles[size_t(i / tiles_f)];
-      const int64_t f = i % tiles_f * kOutputs;
-      gemm<T>(Transpose::no, Transpose::yes, t.count, std::min(F - f, kOutputs), D, 1,
-              a.x.row<T>(t.begin), a.x.stride[0], a.w.row<T>(t.expert) + f * D, D, 0,
-              a.y.row<T>(t.begin) + f, a.y.stride[0]);
+      const int64_t f = i % tiles_f * kOutputs, outputs = std::min(F - f, kOutputs);
+      const T *x = a.x.row<T>(t.begin), *w = a.w.row<T>(t.expert) + f * D;
+      T* y = a.y.row<T>(t.begin) + f;
+      if (ctx.mode == Mode::batch_invariant)
+        gemm_rowwise<T>(t.count, outputs, D, x, a.x.stride[0], w, D, y, a.y.stride[0]);
+      else
+        gemm<T>(Transpose::no, Transpose::yes, t.count, outputs, D, 1, x, a.x.stride[0], w, D, 0, y,
+                a.y.stride[0]);
     });
   });
 }
