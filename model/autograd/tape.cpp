@@ -82,7 +82,7 @@ void Tape::acquire(const std::vector<int>& groups, Pass pass) {
 void Tape::release(const std::vector<int>& groups, Pass pass) {
   for (auto g = groups.rbegin(); g != groups.rend(); ++g) params_.release(*g, pass);
   if (pass == Pass::forward || !report_nonfinite_) return;
-  for (const Shard& shard : params_.shards()) {
+  for (const Shard& shard : params_.trained_shards()) {
     const ParamSpec& spec = params_.spec(shard.id);
     if (std::find(groups.begin(), groups.end(), spec.group) != groups.end())
       check_finite(ctx_, shard.grad, spec.name + ": gradient");

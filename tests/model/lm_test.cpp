@@ -99,10 +99,11 @@ TEST(Cost, FlopsByHand) {
   EXPECT_EQ(train_flops_per_token(lm, T), 362352);
   const std::string table = cost_table(lm, store, T);
   std::printf("%s", table.c_str());
-  expect_contains(table, {"kda               3          10860                  0.094\n",
-                          "mla               1           1764                  0.007\n",
-                          "ffn dense         4           9312                  0.018\n",
-                          "all               4          23352                  0.121\n"});
+  expect_contains(table,
+                  {"kda               3          10860          10860                  0.094\n",
+                   "mla               1           1764           1764                  0.007\n",
+                   "ffn dense         4           9312           9312                  0.018\n",
+                   "all               4          23352          23352                  0.121\n"});
 }
 
 TEST(SumResidual, AddsToTheStream) {

@@ -44,6 +44,18 @@ TEST_F(MoeModel, ThreadsAndRecomputationChangeNoBit) {
   EXPECT_TRUE(one == trained(2, Recompute::block));
 }
 
+// The search for a bad number looks at every gradient there is: the biases have none.
+TEST_F(MoeModel, TheSearchForBadNumbersPassesAGoodModel) {
+  const test::CpuContext ctx;
+  const test::Documents docs({17, 40});
+  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+    params_.start_step();
+    Tape tape(ctx, params_, Tape::Mode::train);
+    tape.report_nonfinite();
+    tape.backward(lm_.loss(tape, docs.batch(), recompute));
+  }
+}
+
 // Idle experts have gradient zero in both of their matrices, the others do not.
 TEST_F(MoeModel, IdleExpertsLearnNothing) {
   trained(2, Recompute::none);

@@ -52,13 +52,12 @@ class TinyRun : public ::testing::Test {
   }
   static constexpr int32_t kRareToken = 'z';
 
-  // 24 steps of 3 rows of 96 tokens, a checkpoint every 7; two dense layers, two with experts.
+  // 24 steps of 3 rows of 96 tokens, a checkpoint every 7.
   Config config(const std::string& run, int64_t threads = 1) const {
     Config c;
     c.run.dir = dir_ / run;
     c.run.threads = threads;
-    c.model = tiny_moe_config();
-    c.model.moe.first_k_dense_replace = 2;
+    c.model = tiny_config();
     c.model.vocab_size.reset();
     c.data.tokenizer = dir_ / "tokenizer.json";
     c.data.train = {{.path = dir_ / "train.h5", .weight = 1, .max_epochs = 100}};

@@ -6,12 +6,21 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/support/tiny_run.h"
+#include "trainer/loop/compare.h"
 
 namespace sluice {
 namespace {
 
 class Experts : public test::TinyRun {
  protected:
+  // Two dense layers, two with experts.
+  Config config(const std::string& run, int64_t threads = 1) const {
+    Config c = TinyRun::config(run, threads);
+    c.model = test::tiny_moe_config();
+    c.model.vocab_size.reset();
+    c.model.moe.first_k_dense_replace = 2;
+    return c;
+  }
   static std::vector<float> biases(ParamStore& params) {
     std::vector<float> all;
     for (const Shard& s : params.shards())
@@ -51,6 +60,13 @@ TEST_F(Experts, BiasesMoveOnceAStepAndAreSaved) {
   EXPECT_EQ(biases(t.params()), before);
   t.save();
   ::testing::internal::GetCapturedStdout();
+}
+
+TEST_F(Experts, KilledRunsAndOtherThreadsGiveTheSameBits) {
+  const Config straight = config("straight"), killed = config("killed", 2);
+  run_to_the_end(straight);
+  run_killed_after(14, killed);
+  for (const std::string& d : compare_runs(straight.run.dir, killed.run.dir)) ADD_FAILURE() << d;
 }
 
 TEST_F(Experts, MetricsAndLog) {
