@@ -28,8 +28,7 @@ Trained train(double z_loss) {
   const Lm lm(test::tiny_config(), params);
   params.allocate();
   initialize(params, 1);
-  StepStats stats(params);
-  StepRunner runner({}, params, lm, Recompute::none, z_loss, stats);
+  StepRunner runner({}, params, lm, Recompute::none, z_loss);
   Arena arena(Device::cpu, runner.plan(micro));
   runner.use(arena);
   params.start_step();

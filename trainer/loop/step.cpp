@@ -8,7 +8,7 @@
 namespace sluice {
 
 StepRunner::StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute,
-                       double z_loss, StepStats& stats)
+                       double z_loss, StepStats* stats)
     : ctx_(ctx),
       params_(params),
       lm_(lm),
@@ -50,7 +50,7 @@ int64_t StepRunner::plan(const MicroBatch& shape) {
 }
 
 StepLoss StepRunner::train(const MicroBatch& batch, double loss_scale) {
-  return run(ctx_, batch, loss_scale, Tape::Mode::train, recompute_, Check::none, &stats_);
+  return run(ctx_, batch, loss_scale, Tape::Mode::train, recompute_, Check::none, stats_);
 }
 
 double StepRunner::validate(const MicroBatch& batch) {

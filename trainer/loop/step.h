@@ -15,9 +15,9 @@ struct StepLoss {
 class StepRunner {
  public:
   // `ctx` has no arena yet: plan() says how large it must be, and use() gives it.
-  // Training counts into `stats`.
+  // Training counts into `stats`, if there are any.
   StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute,
-             double z_loss, StepStats& stats);
+             double z_loss, StepStats* stats = nullptr);
 
   // Bytes of arena that a training micro-batch of this shape takes, and a validation pass.
   int64_t plan(const MicroBatch& shape);
@@ -42,7 +42,7 @@ class StepRunner {
   const Lm& lm_;
   Recompute recompute_;
   double z_loss_;
-  StepStats& stats_;
+  StepStats* stats_;
   Buffer loss_scale_, loss_terms_;
 };
 

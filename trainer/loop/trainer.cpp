@@ -37,7 +37,7 @@ Trainer::Trainer(const Config& config, Folder folder)
   stats_ = std::make_unique<StepStats>(*params_);
   runner_ = std::make_unique<StepRunner>(
       ctx_, *params_, *lm_, config_.train.recompute == "block" ? Recompute::block : Recompute::none,
-      config_.train.z_loss, *stats_);
+      config_.train.z_loss, stats_.get());
   for (OpenPart& p : parts_)
     p.flops_per_token = train_flops_per_token(*lm_, p.is.data.seq_len_tokens);
   progress_.note(cost_table(*lm_, *params_, config_.data.seq_len_tokens) + optimizer_->table() +
