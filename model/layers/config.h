@@ -117,7 +117,7 @@ struct LayerConfig {
   double rms_norm_eps = 1e-5;
   KdaConfig kda;
   MlaConfig mla;
-  MoeConfig moe;
+  MoeConfig moe{};
 };
 
 }  // namespace sluice
