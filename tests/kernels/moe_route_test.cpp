@@ -148,9 +148,8 @@ TEST_P(Route, EqualsASort) {
     for (int64_t n = 0; n < N; ++n) {
       std::vector<int32_t> order(static_cast<size_t>(E));
       std::iota(order.begin(), order.end(), 0);
-      const auto value = [&](int32_t e) {
-        return 1 / (1 + std::exp(-z[size_t(n * E + e)])) + b[size_t(e)];
-      };
+      const double* row = &z[size_t(n * E)];  // clang 14 captures no structured binding
+      const auto value = [&](int32_t e) { return 1 / (1 + std::exp(-row[e])) + b[size_t(e)]; };
       std::stable_sort(order.begin(), order.end(),
                        [&](int32_t x, int32_t y) { return value(x) > value(y); });
       for (int64_t j = 0; j < k; ++j)
