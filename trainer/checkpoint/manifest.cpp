@@ -135,13 +135,6 @@ Manifest read_manifest(const CheckpointRef& ref) {
   return m;
 }
 
-std::string read_text(const std::string& path) {
-  const PosixFile file = PosixFile::open(path);
-  std::string text(size_t(file.size()), '\0');
-  file.read(0, text.data(), int64_t(text.size()));
-  return text;
-}
-
 uint32_t crc32_of(const void* data, int64_t bytes) {
   // A null pointer asks zlib for the initial value instead.
   return bytes == 0 ? 0 : uint32_t(::crc32_z(0, static_cast<const Bytef*>(data), size_t(bytes)));

@@ -31,7 +31,6 @@ std::string format_manifest(const Manifest& manifest, const std::string& path);
 Manifest parse_manifest(const std::string& text, const std::string& path);
 Manifest read_manifest(const CheckpointRef& ref);
 
-std::string read_text(const std::string& path);
 uint32_t crc32_of(const void* data, int64_t bytes);
 uint32_t crc32_of_file(const std::string& path, int64_t bytes);  // of its first `bytes`
 std::string hex(uint32_t crc);                                   // "00c0ffee"

@@ -2,11 +2,8 @@
 //
 // The order is the guarantee. Until the rename there is only a .tmp- folder, which nobody loads;
 // when it happens, all files are on the disk already, the manifest last.
-#include <fcntl.h>
 #include <zlib.h>
 
-#include <cerrno>
-#include <cstdio>
 #include <utility>
 
 #include "model/export/posix_file.h"
@@ -80,11 +77,9 @@ void write_files(const std::string& folder, const CheckpointMeta& meta,
 void publish(const std::string& tmp, const std::string& to) {
   if (!exists(to)) {
     rename_path(tmp, to);
-  } else if (::renameat2(AT_FDCWD, tmp.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) != 0) {
-    // Some file systems (NFS) cannot swap. A kill between the next two lines leaves no step-N but a
-    // step-N.replaced, which remove_leftovers() renames back.
-    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
-      fail_errno(__FILE__, __LINE__, tmp, "exchange");
+  } else if (!exchange_paths(tmp, to)) {
+    // A kill between the last two lines leaves no step-N but a step-N.replaced, which
+    // remove_leftovers() renames back.
     remove_tree(to + kReplaced);
     rename_path(to, to + kReplaced);
     rename_path(tmp, to);
