@@ -18,7 +18,7 @@ case "${1:-}" in
   --tsan)
     kind=tsan
     args=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DSLUICE_SANITIZE=thread)
-    select=(-R 'Thread|Comm|Ranks|Cpu\.')  # the pool, ranks, two threads of training, the CPU side of every op
+    select=(-R 'Thread|Comm|Ranks|Cpu\.|CheckpointWriter')  # the pool, ranks, saves, two threads of training, the CPU side of every op
     ;;
   "") ;;
   *)

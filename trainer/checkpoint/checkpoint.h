@@ -43,8 +43,8 @@ struct Retention {
 
 enum class Part { weights, optimizer };
 
-// sizes: the manifest is intact and the files have their sizes. contents: and their checksums,
-// which reads everything.
+// sizes: the manifest is intact, the files have their sizes and the tensors their types. contents:
+// and all bytes their checksums, and every number is finite; this reads everything.
 enum class Verify { sizes, contents };
 
 struct CheckpointRef {
@@ -58,7 +58,8 @@ struct SaveResult {
 };
 
 // Publishes RUN/checkpoints/step-<meta.step>, on the disk when this returns, and then removes older
-// ones. If it throws, no new checkpoint is there and the old ones are as they were. One caller at a
+// ones. If it throws, the old ones are as they were, and there is no new one (or, if what failed
+// was the fsync after its publication, one that a loss of power may take away). One caller at a
 // time for a run. A checkpoint of the same step is replaced in one step (the caller went back and
 // came here again, so the new state is the one that its future belongs to).
 SaveResult save_checkpoint(const std::string& run_dir, const CheckpointMeta& meta,
@@ -74,6 +75,11 @@ std::optional<CheckpointRef> find_newest_valid(const std::string& run_dir,
 
 // What is wrong with one checkpoint; empty if nothing is.
 std::vector<std::string> find_problems(const CheckpointRef& ref, Verify verify);
+
+// What a user named: one checkpoint's folder, which must be intact; or a run's folder, its
+// checkpoints/ or checkpoints/latest: the newest intact one, `problems` as above. Throws if none
+// is.
+CheckpointRef find_checkpoint(const std::string& path, std::vector<std::string>* problems);
 
 CheckpointMeta load_meta(const CheckpointRef& ref);
 

@@ -7,6 +7,7 @@
 #include <charconv>
 
 #include "model/export/posix_file.h"
+#include "trainer/checkpoint/manifest.h"
 
 namespace sluice {
 
@@ -24,6 +25,20 @@ std::optional<int64_t> step_of(const std::string& name) {
   std::from_chars(name.data() + 5, name.data() + name.size(), step);
   if (step < 0 || name != step_name(step)) return std::nullopt;
   return step;
+}
+
+// A copy of a checkpoint may have any name: its manifest knows the step.
+NamedPath name_path(const std::string& path) {
+  std::string at = path;
+  while (at.size() > 1 && at.ends_with('/')) at.pop_back();
+  const auto last = [&] { return at.substr(at.rfind('/') + 1); };
+  if (const auto step = step_of(last())) return {CheckpointRef{at, *step}, ""};
+  const std::string manifest = at + "/" + kManifestName;
+  if (exists(manifest))
+    return {CheckpointRef{at, parse_manifest(read_text(manifest), manifest).meta.step}, ""};
+  if (last() == "latest" && !exists(at)) at = parent_of(at);
+  if (last() == "checkpoints") at = parent_of(at);
+  return {std::nullopt, at};
 }
 
 std::vector<CheckpointRef> list_checkpoints(const std::string& run_dir) {

@@ -14,6 +14,14 @@ std::string checkpoints_folder(const std::string& run_dir);  // "RUN/checkpoints
 std::string step_name(int64_t step);                         // "step-00000400"
 std::optional<int64_t> step_of(const std::string& name);     // none: no name of step_name
 
+// What a user's path names: one checkpoint, or a run (its folder, checkpoints/,
+// checkpoints/latest).
+struct NamedPath {
+  std::optional<CheckpointRef> one;  // intact or not
+  std::string run_dir;
+};
+NamedPath name_path(const std::string& path);
+
 // The checkpoints of a run, newest first, intact or not.
 std::vector<CheckpointRef> list_checkpoints(const std::string& run_dir);
 

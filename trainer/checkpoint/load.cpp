@@ -8,49 +8,10 @@
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/folder.h"
 #include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/verify.h"
 
 namespace sluice {
 namespace {
-
-std::string describe(const char* what, const std::vector<std::string>& names) {
-  constexpr size_t kShown = 10;
-  if (names.empty()) return "";
-  std::string text = cat("; ", names.size(), " ", what, ":");
-  for (size_t i = 0; i < std::min(kShown, names.size()); ++i) text += " '" + names[i] + "'";
-  return names.size() > kShown ? text + " ..." : text;
-}
-
-// Which tensors of a file are not what was saved. Throws if the header is not readable.
-std::string changed_tensors(const std::string& path, const ManifestFile& file) {
-  const SafetensorsReader reader(path);
-  std::vector<std::string> changed;
-  for (const SafetensorsEntry& e : reader.entries()) {
-    Buffer bytes(e.dtype, {e.numel()});
-    reader.read_slice(e.name, 0, bytes.view());
-    const auto want = file.tensors.find(e.name);
-    if (want == file.tensors.end() ||
-        want->second != crc32_of(bytes.view().data, bytes.view().bytes()))
-      changed.push_back(e.name);
-  }
-  return describe("tensors changed", changed);
-}
-
-// Empty if the file is what the manifest says.
-std::string problem_of(const std::string& path, const ManifestFile& file, Verify verify) {
-  const int64_t bytes = PosixFile::open(path).size();
-  if (bytes != file.bytes) return cat(path, ": expected ", file.bytes, " bytes, got ", bytes);
-  if (verify == Verify::sizes) return "";
-  const uint32_t crc = crc32_of_file(path, bytes);
-  if (crc == file.crc32) return "";
-  std::string text = cat(path, ": expected crc32 ", hex(file.crc32), ", got ", hex(crc));
-  if (file.tensors.empty()) return text;
-  try {
-    text += changed_tensors(path, file);
-  } catch (const Error& e) {
-    text += cat("; ", e.what());
-  }
-  return text;
-}
 
 void check_names(const SafetensorsReader& reader, std::span<const NamedTensor> into) {
   std::vector<std::string> missing, extra;
@@ -81,8 +42,8 @@ std::vector<std::string> find_problems(const CheckpointRef& ref, Verify verify) 
   }
   for (const auto& [name, file] : manifest.files) {
     try {
-      const std::string problem = problem_of(ref.folder + "/" + name, file, verify);
-      if (!problem.empty()) problems.push_back(problem);
+      const auto found = problems_of(ref.folder + "/" + name, file, verify);
+      problems.insert(problems.end(), found.begin(), found.end());
     } catch (const Error& e) {  // missing, not readable
       problems.push_back(e.what());
     }
@@ -100,11 +61,30 @@ std::optional<CheckpointRef> find_newest_valid(const std::string& run_dir,
   return std::nullopt;
 }
 
+CheckpointRef find_checkpoint(const std::string& path, std::vector<std::string>* problems) {
+  const NamedPath named = name_path(path);
+  std::vector<std::string> found;
+  std::optional<CheckpointRef> ref = named.one;
+  if (ref)
+    found = find_problems(*ref, Verify::contents);
+  else
+    ref = find_newest_valid(named.run_dir, &found);
+  if (!ref || (named.one && !found.empty())) {
+    std::string text = path + (named.one       ? ": this checkpoint is broken"
+                               : found.empty() ? ": no checkpoint here"
+                                               : ": no intact checkpoint here");
+    for (const std::string& p : found) text += "\n  " + p;
+    throw Error(text);
+  }
+  if (problems) problems->insert(problems->end(), found.begin(), found.end());
+  return *ref;
+}
+
 CheckpointMeta load_meta(const CheckpointRef& ref) {
   const Manifest manifest = read_manifest(ref);
   const std::string path = ref.folder + "/" + kConfigName;
-  const std::string problem = problem_of(path, manifest.files.at(kConfigName), Verify::contents);
-  SLUICE_CHECK(problem.empty(), problem);
+  const auto problems = problems_of(path, manifest.files.at(kConfigName), Verify::contents);
+  SLUICE_CHECK(problems.empty(), problems[0]);
   CheckpointMeta meta = manifest.meta;
   meta.config_yaml = read_text(path);
   return meta;
@@ -123,8 +103,11 @@ void load_tensors(const CheckpointRef& ref, Part part, std::span<const NamedTens
     SLUICE_CHECK(want != file.tensors.end(), reader.path(), ": tensor '", name,
                  "' is not in the manifest");
     const uint32_t got = crc32_of(t.data, t.bytes());
-    SLUICE_CHECK(got == want->second, reader.path(), ": tensor '", name, "': expected crc32 ",
-                 hex(want->second), ", got ", hex(got));
+    SLUICE_CHECK(got == want->second.crc32, reader.path(), ": tensor '", name, "': expected crc32 ",
+                 hex(want->second.crc32), ", got ", hex(got));
+    const int64_t bad = count_nonfinite(t);
+    SLUICE_CHECK(bad == 0, reader.path(), ": tensor '", name, "': ", bad, " of ", t.numel(),
+                 " elements are not finite");
   }
 }
 

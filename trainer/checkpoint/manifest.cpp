@@ -82,7 +82,8 @@ Manifest from_json(const json& j) {
                       .tensors = {}};
     if (item.value().contains("tensors"))
       for (const auto& tensor : item.value().at("tensors").items())
-        file.tensors[tensor.key()] = to_crc(tensor.value());
+        file.tensors[tensor.key()] = {.type = tensor.value().at("type").get<std::string>(),
+                                      .crc32 = to_crc(tensor.value().at("crc32"))};
     m.files[item.key()] = std::move(file);
   }
   for (const char* name : {kConfigName, file_name(Part::weights), file_name(Part::optimizer)})
@@ -111,7 +112,8 @@ std::string format_manifest(const Manifest& m, const std::string& path) {
     for (const auto& [name, file] : m.files) {
       json& entry = j["files"][name];
       entry = {{"bytes", file.bytes}, {"crc32", hex(file.crc32)}};
-      for (const auto& [tensor, crc] : file.tensors) entry["tensors"][tensor] = hex(crc);
+      for (const auto& [tensor, is] : file.tensors)
+        entry["tensors"][tensor] = {{"type", is.type}, {"crc32", hex(is.crc32)}};
     }
     j["crc32"] = hex(checksum(j));
     return j.dump(1) + "\n";
@@ -135,22 +137,45 @@ Manifest read_manifest(const CheckpointRef& ref) {
   return m;
 }
 
+uint32_t extend_crc32(uint32_t crc, const void* data, int64_t bytes) {
+  // A null pointer would ask zlib for the initial value instead.
+  if (bytes == 0) return crc;
+  return uint32_t(::crc32_z(crc, static_cast<const Bytef*>(data), size_t(bytes)));
+}
+
 uint32_t crc32_of(const void* data, int64_t bytes) {
-  // A null pointer asks zlib for the initial value instead.
-  return bytes == 0 ? 0 : uint32_t(::crc32_z(0, static_cast<const Bytef*>(data), size_t(bytes)));
+  return extend_crc32(0, data, bytes);
 }
 
 uint32_t crc32_of_file(const std::string& path, int64_t bytes) {
   const PosixFile file = PosixFile::open(path);
   std::vector<Bytef> block(size_t(std::min<int64_t>(bytes, 4 << 20)));
-  uLong crc = 0;
+  uint32_t crc = 0;
   for (int64_t done = 0; done < bytes;) {
     const int64_t n = std::min(bytes - done, int64_t(block.size()));
     file.read(done, block.data(), n);
-    crc = ::crc32_z(crc, block.data(), size_t(n));
+    crc = extend_crc32(crc, block.data(), n);
     done += n;
   }
-  return uint32_t(crc);
+  return crc;
+}
+
+// All exponent bits set: NaN or infinity. On integers, so that the loop is one of SIMD.
+template <class Bits>
+static int64_t count_exponents(const Tensor& t, Bits mask) {
+  const Bits* x = static_cast<const Bits*>(t.data);
+  int64_t count = 0;
+  for (int64_t i = 0, n = t.numel(); i < n; ++i) count += (x[i] & mask) == mask;
+  return count;
+}
+
+int64_t count_nonfinite(const Tensor& t) {
+  switch (t.dtype) {
+    case DType::f32: return count_exponents<uint32_t>(t, 0x7f800000u);
+    case DType::f64: return count_exponents<uint64_t>(t, 0x7ff0000000000000u);
+    case DType::bf16: return count_exponents<uint16_t>(t, 0x7f80u);
+    default: return 0;
+  }
 }
 
 std::string hex(uint32_t crc) {

@@ -9,16 +9,21 @@
 
 namespace sluice {
 
-constexpr int kManifestVersion = 1;
+constexpr int kManifestVersion = 2;
 
 constexpr const char* kManifestName = "manifest.json";
 constexpr const char* kConfigName = "config.yaml";
 const char* file_name(Part part);  // "weights.safetensors"
 
+struct ManifestTensor {
+  std::string type;  // "f32 [3, 5]"
+  uint32_t crc32 = 0;
+};
+
 struct ManifestFile {
   int64_t bytes = 0;
   uint32_t crc32 = 0;
-  std::map<std::string, uint32_t> tensors;  // name -> CRC-32 of its bytes; .safetensors only
+  std::map<std::string, ManifestTensor> tensors;  // .safetensors only
 };
 
 struct Manifest {
@@ -32,7 +37,9 @@ Manifest parse_manifest(const std::string& text, const std::string& path);
 Manifest read_manifest(const CheckpointRef& ref);
 
 uint32_t crc32_of(const void* data, int64_t bytes);
-uint32_t crc32_of_file(const std::string& path, int64_t bytes);  // of its first `bytes`
-std::string hex(uint32_t crc);                                   // "00c0ffee"
+uint32_t extend_crc32(uint32_t crc, const void* data, int64_t bytes);  // of what came before
+uint32_t crc32_of_file(const std::string& path, int64_t bytes);        // of its first `bytes`
+std::string hex(uint32_t crc);                                         // "00c0ffee"
+int64_t count_nonfinite(const Tensor& t);                              // NaN and infinity; dense
 
 }  // namespace sluice

@@ -29,19 +29,27 @@ void write_text(const std::string& path, const std::string& text) {
   file.close();
 }
 
-// The checksums come from memory, not from the file: they cover the way to the disk as well.
+// The checksums come from memory, not from the file: they cover the way to the disk as well. A
+// state with NaN is no state to resume from: the checkpoint before it is the better one.
 ManifestFile write_tensors(const std::string& path, std::span<const NamedTensor> tensors) {
   std::vector<SafetensorsEntry> entries;
   for (const auto& [name, t] : tensors) {
     SLUICE_CHECK(t && t.device == Device::cpu && t.dense(), path, ": tensor '", name, "' is ",
                  to_string(t), ", expected a dense tensor on cpu");
-    entries.push_back(
-        {.name = name, .dtype = t.dtype, .shape = {t.shape.begin(), t.shape.begin() + t.rank}});
+    entries.push_back({.name = name,
+                       .dtype = t.dtype,
+                       .shape = {t.shape.begin(), t.shape.begin() + t.rank},
+                       .begin = 0,
+                       .end = 0});
   }
-  SafetensorsWriter writer(path, std::move(entries));
+  SafetensorsWriter writer(path, entries);
   ManifestFile file;
-  for (const auto& [name, t] : tensors) {
-    file.tensors[name] = crc32_of(t.data, t.bytes());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const auto& [name, t] = tensors[i];
+    const int64_t bad = count_nonfinite(t);
+    SLUICE_CHECK(bad == 0, path, ": tensor '", name, "': ", bad, " of ", t.numel(),
+                 " elements are not finite; such a state is not saved");
+    file.tensors[name] = {.type = to_string(entries[i]), .crc32 = crc32_of(t.data, t.bytes())};
     writer.write(name, t);
   }
   writer.finish();
@@ -52,7 +60,7 @@ ManifestFile write_tensors(const std::string& path, std::span<const NamedTensor>
   const int64_t data_bytes = reader.entries().empty() ? 0 : reader.entries().back().end;
   file.crc32 = crc32_of_file(path, file.bytes - data_bytes);
   for (const SafetensorsEntry& e : reader.entries())
-    file.crc32 = uint32_t(::crc32_combine(file.crc32, file.tensors[e.name], e.end - e.begin));
+    file.crc32 = uint32_t(::crc32_combine(file.crc32, file.tensors[e.name].crc32, e.end - e.begin));
   return file;
 }
 
