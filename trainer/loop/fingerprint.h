@@ -8,7 +8,9 @@
 
 namespace sluice {
 
-// build (compiler and flags of this file), CPU model, BLAS with the kernel that it chose, device.
+// The program (its build id: every other build is another program, although its arithmetic may be
+// the same), compiler, flags, instruction set, CPU model, BLAS with the kernel that it chose, libm,
+// device. Data, seeds and micro-batch are in the config, which a checkpoint holds as well.
 std::map<std::string, std::string> fingerprint(const Context& ctx);
 
 }  // namespace sluice

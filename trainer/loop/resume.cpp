@@ -1,13 +1,51 @@
-// trainer/loop/resume.cpp -- every difference is named.
+// trainer/loop/resume.cpp -- one table says what each key of the config may do.
 #include "trainer/loop/resume.h"
+
+#include <cstring>
 
 #include "configs/schema.h"
 #include "trainer/loop/stages.h"
 
 namespace sluice {
 
-static bool starts_with(const std::string& s, const std::string& begin) {
-  return s.rfind(begin, 0) == 0;
+// Every key of Config has its rule, itself or by its section; the longest one counts. A section
+// stands here as a whole only where every key that it may ever have is of one kind.
+// tests/trainer/resume_rules_test.cpp walks all keys.
+static constexpr KeyRule kRules[] = {
+    {"run.name", KeyKind::free, "a name"},
+    {"run.dir", KeyKind::free, "the folder was moved"},
+    {"run.seed", KeyKind::fatal, "other initial values and samples"},
+    {"run.device", KeyKind::changes, "other kernels round differently"},
+    {"run.init", KeyKind::free, "read only as long as a run has no checkpoint of its own"},
+    {"run.threads", KeyKind::free, "the number of threads changes no bit"},
+    {"model", KeyKind::fatal, "another model, whose weights these are not"},
+    {"data", KeyKind::changes, "what the steps to come read; of steps that are done: refused"},
+    {"data.validation", KeyKind::free, "measured, not learnt from"},
+    {"train.objective", KeyKind::fatal, "another loss"},
+    {"train.stages", KeyKind::changes, "steps to come; of steps that are done: refused"},
+    {"train.steps", KeyKind::changes, "the schedule ends at another step"},
+    {"train.batch_tokens", KeyKind::fatal, "step n reads other data"},
+    {"train.micro_batch_tokens", KeyKind::changes, "sums over a batch are cut elsewhere"},
+    {"train.recompute", KeyKind::changes, "the passes round differently"},
+    {"train.validate_every_steps", KeyKind::free, "measured, not learnt from"},
+    {"train.z_loss", KeyKind::changes, "another term of the loss"},
+    {"train.nonfinite", KeyKind::changes, "other steps may be skipped"},
+    {"train.spike", KeyKind::changes, "other steps may be skipped"},
+    {"optim", KeyKind::changes, "other steps from here on"},
+    {"optim.kind", KeyKind::fatal, "another optimizer, whose state this is not"},
+    {"checkpoint", KeyKind::free, "when and how many"},
+    {"metrics", KeyKind::free, "what is shown"},
+};
+
+const KeyRule* rule_of(const std::string& key) {
+  const KeyRule* best = nullptr;
+  for (const KeyRule& r : kRules) {
+    const size_t n = std::strlen(r.key);
+    const bool covers =
+        key.rfind(r.key, 0) == 0 && (key.size() == n || key[n] == '.' || key[n] == '[');
+    if (covers && (!best || n > std::strlen(best->key))) best = &r;
+  }
+  return best;
 }
 
 ResumeReport check_resume(const CheckpointMeta& meta, const Config& config,
@@ -15,14 +53,16 @@ ResumeReport check_resume(const CheckpointMeta& meta, const Config& config,
   ResumeReport report;
   const auto old = config::load_string<Config>(meta.config_yaml, "config.yaml of the checkpoint");
   for (const auto& [key, was, is] : config::diff(old, config)) {
-    const std::string line = cat(key, ": was ", was, ", is ", is);
-    const bool of_the_run =
-        starts_with(key, "model.") || key == "train.batch_tokens" || key == "run.seed";
-    (of_the_run ? report.fatal : report.changed).push_back(line);
-    if (!of_the_run &&
-        (key == "train.micro_batch_tokens" || starts_with(key, "optim.") || key == "train.steps" ||
-         starts_with(key, "train.stages") || starts_with(key, "train.spike")))
-      report.bitwise.push_back(line);
+    const KeyRule* rule = rule_of(key);
+    SLUICE_CHECK(rule, key, " has no rule in trainer/loop/resume.cpp");
+    const std::string what = cat(key, ": was ", was, ", is ", is);
+    if (rule->kind == KeyKind::fatal) report.fatal.push_back(cat(what, ": ", rule->why));
+    if (rule->kind == KeyKind::free)
+      report.changed.push_back(cat(what, " (no effect on results: ", rule->why, ")"));
+    if (rule->kind == KeyKind::changes) {
+      report.changed.push_back(cat(what, " (CHANGES RESULTS: ", rule->why, ")"));
+      report.bitwise.push_back(what);
+    }
   }
   for (const std::string& line : changed_past(old, config, meta.step)) report.fatal.push_back(line);
   for (const auto& [key, is] : fingerprint) {
