@@ -1,15 +1,17 @@
-// launch/check_commands.cpp -- gradcheck and compare.
+// launch/check_commands.cpp -- gradcheck, inspect and compare.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
-
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "configs/schema.h"
 #include "launch/commands.h"
 #include "trainer/gradcheck/gradcheck.h"
 #include "trainer/loop/compare.h"
 #include "trainer/loop/config.h"
+#include "trainer/loop/inspect.h"
 
 namespace sluice::launch {
 
@@ -53,6 +55,19 @@ void gradcheck(const std::string& config_file) {
   }
   fmt::print("worst of all: {:.2e}\n", w);
   SLUICE_CHECK(w < 1e-6, "the worst error is ", w, ", expected below 1e-6");
+}
+
+bool inspect(const Inspect& c) {
+  InspectOptions options;
+  if (c.verify) options.list = Verify::contents;
+  if (isatty(STDERR_FILENO) == 1)
+    options.progress = [](int64_t done, int64_t all) {
+      if (all < (int64_t(1) << 30)) return;  // no time to read it
+      fmt::print(stderr, "\rread {:3d}%{}", 100 * done / all, done == all ? "\n" : "");
+    };
+  const nlohmann::ordered_json report = sluice::inspect(c.path, options);
+  fmt::print("{}", c.json ? report.dump(1) + "\n" : inspect_text(report));
+  return report.at("checkpoint").at("state") == "valid";
 }
 
 bool compare(const std::string& run_a, const std::string& run_b) {

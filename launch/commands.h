@@ -60,6 +60,12 @@ void gradcheck(const std::string& config_file);  // empty: the built-in small mo
 // Bitwise: the losses of two runs, and their newest checkpoints. Returns false if anything differs.
 bool compare(const std::string& run_a, const std::string& run_b);
 
+struct Inspect {
+  std::string path;  // a run's folder or one checkpoint of it
+  bool json = false, verify = false;
+};
+bool inspect(const Inspect& c);  // false: what is shown is broken
+
 std::string version();  // what was built, and with what
 
 }  // namespace sluice::launch

@@ -114,6 +114,7 @@ void print_speed(const Scheduler::Throughput& t) {
 
 void generate(const Generate& c) {
   const LoadedModel m = load_model(c.run);
+  for (const std::string& p : m.skipped) fmt::print(stderr, "BROKEN CHECKPOINT {}\n", p);
   const Tokenizer tokenizer = Tokenizer::load(m.config.data.tokenizer);
   const std::vector<std::string> prompts = prompts_of(c);
   std::vector<Request> requests = requests_of(c, tokenizer, prompts);

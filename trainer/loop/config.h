@@ -170,6 +170,7 @@ struct CheckpointConfig {
   int64_t every_steps = 100;
   int64_t keep_last = 3;
   std::optional<int64_t> keep_every_steps;  // milestones: saved, and kept for ever
+  bool async = true;  // written from a snapshot in host memory while training goes on
 
   template <class V>
   void visit(V& v) {
@@ -177,6 +178,7 @@ struct CheckpointConfig {
     v("keep_last", keep_last, "a count above 0", [](int64_t x) { return x > 0; });
     v("keep_every_steps", keep_every_steps, "null or a count above 0",
       [](const auto& x) { return !x || *x > 0; });
+    v("async", async, "true or false", [](bool) { return true; });
   }
 };
 

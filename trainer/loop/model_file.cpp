@@ -1,8 +1,6 @@
 // trainer/loop/model_file.cpp -- config, parameters, weights, in this order.
 #include "trainer/loop/model_file.h"
 
-#include <filesystem>
-
 #include "configs/schema.h"
 #include "trainer/checkpoint/manifest.h"
 
@@ -17,21 +15,9 @@ std::vector<NamedTensor> named_weights(ParamStore& params) {
   return list;
 }
 
-CheckpointRef find_checkpoint(const std::string& path) {
-  const std::string manifest = path + "/" + kManifestName;
-  if (std::filesystem::exists(manifest))  // the folder may have been renamed: the manifest knows
-    return {.folder = path, .step = parse_manifest(read_text(manifest), manifest).meta.step};
-  std::vector<std::string> problems;
-  const auto found = find_newest_valid(path, &problems);
-  std::string all;
-  for (const std::string& p : problems) all += "\n" + p;
-  if (!found) throw Error(cat(path, ": no valid checkpoint here", all));
-  return *found;
-}
-
 LoadedModel load_model(const std::string& path) {
   LoadedModel m;
-  m.checkpoint = find_checkpoint(path);
+  m.checkpoint = find_checkpoint(path, &m.skipped);
   const CheckpointMeta meta = load_meta(m.checkpoint);
   m.config = config::load_string<Config>(meta.config_yaml, m.checkpoint.folder + "/config.yaml");
   m.params = std::make_unique<PlainStore>(DType::f32);

@@ -12,13 +12,14 @@ namespace sluice {
 
 struct LoadedModel {
   CheckpointRef checkpoint;
+  std::vector<std::string> skipped;  // what is wrong with newer ones: to be shown
   Config config;
   std::unique_ptr<PlainStore> params;
   std::unique_ptr<Lm> lm;
 };
 
-// `path` is a run's folder (its newest valid checkpoint) or one checkpoint's folder.
-CheckpointRef find_checkpoint(const std::string& path);
+// `path` as find_checkpoint() takes it: a run's folder, one checkpoint's, or
+// .../checkpoints/latest.
 LoadedModel load_model(const std::string& path);
 
 // The weights as a checkpoint names them.

@@ -65,6 +65,7 @@ void Trainer::plan_memory() {
   progress_.note(fmt::format(
       "memory   weights {:.1f} MiB, gradients {:.1f} MiB, optimizer {:.1f} MiB, step {:.1f} MiB",
       weights / mib, weights / mib, double(optimizer_->bytes()) / mib, double(bytes) / mib));
+  open_saves();
 }
 
 void Trainer::refuse_used_folder() const {

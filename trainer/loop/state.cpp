@@ -1,9 +1,8 @@
-// trainer/loop/state.cpp -- where a run starts, and what it saves.
+// trainer/loop/state.cpp -- where a run starts.
 #include <fmt/format.h>
 
-#include <fstream>
-
 #include "configs/schema.h"
+#include "model/export/posix_file.h"
 #include "trainer/loop/fingerprint.h"
 #include "trainer/loop/init.h"
 #include "trainer/loop/model_file.h"
@@ -42,7 +41,7 @@ void Trainer::start() {
   if (!found && config_.run.init) facts.emplace_back("init", config_.run.init->from);
   for (const auto& [key, value] : fingerprint(ctx_)) facts.emplace_back(key, value);
   metrics_->note(found ? "resume" : "start", step_, facts);
-  std::ofstream(config_.run.dir + "/config.yaml") << config::print(config_);
+  replace_text(config_.run.dir + "/config.yaml", config::print(config_));
 }
 
 void Trainer::resume(const CheckpointRef& from) {
@@ -52,7 +51,8 @@ void Trainer::resume(const CheckpointRef& from) {
   std::string all;
   for (const std::string& f : report.fatal) all += "\n  " + f;
   if (!report.fatal.empty())
-    throw Error(cat(from.folder, " is of another run; use another run.dir:", all));
+    throw Error(cat(from.folder, " is of another run:", all,
+                    "\nSet these back to go on with it, or give the new run a run.dir of its own"));
   load_tensors(from, Part::weights, named_weights(*params_));
   load_tensors(from, Part::optimizer, named_moments());
   load_progress(meta);
@@ -67,7 +67,9 @@ void Trainer::resume(const CheckpointRef& from) {
 }
 
 void Trainer::start_from(const InitConfig& init) {
-  const CheckpointRef from = find_checkpoint(init.from);
+  std::vector<std::string> skipped;
+  const CheckpointRef from = find_checkpoint(init.from, &skipped);
+  for (const std::string& p : skipped) progress_.note("BROKEN CHECKPOINT " + p);
   const CheckpointMeta meta = load_meta(from);
   const bool all = init.load == "all";
   check_tensors(from, Part::weights, named_weights(*params_));
@@ -100,30 +102,6 @@ void Trainer::load_progress(const CheckpointMeta& meta) {
   spikes_.load(meta.numbers);
   for (const auto& [key, value] : meta.numbers)
     if (key.rfind("valid.", 0) == 0) last_valid_[key] = value;
-}
-
-void Trainer::save() {
-  CheckpointMeta meta{.step = step_,
-                      .config_yaml = config::print(config_),
-                      .fingerprint = fingerprint(ctx_),
-                      .integers = {{"run.seed", config_.run.seed},
-                                   {"data.seed", config_.data.seed},
-                                   {"tokens", step_ * config_.train.batch_tokens},
-                                   {"optimizer.updates", updates_},
-                                   {"nonfinite_in_a_row", nonfinite_}},
-                      .numbers = last_valid_};
-  meta.integers.insert(init_.begin(), init_.end());
-  meta.numbers["loss"] = last_loss_;
-  spikes_.save(meta.numbers);
-  const SaveResult saved = with_code(ExitCode::checkpoint, [&] {
-    return save_checkpoint(config_.run.dir, meta, named_weights(*params_), named_moments(),
-                           {.keep_last = config_.checkpoint.keep_last,
-                            .keep_every_steps = config_.checkpoint.keep_every_steps});
-  });
-  saved_step_ = step_;
-  for (const std::string& p : saved.problems) progress_.note("checkpoint: " + p);
-  progress_.note("saved    " + saved.saved.folder);
-  metrics_->note("save", step_, {{"checkpoint", saved.saved.folder}});
 }
 
 }  // namespace sluice

@@ -66,8 +66,10 @@ ExitCode Trainer::run() {
         (!config_.train.nonfinite.skip || nonfinite_ >= config_.train.nonfinite.stop_after))
       return stop_nonfinite();
     if (due(config_.train.validate_every_steps)) validate();
-    if (due(c.every_steps) || (c.keep_every_steps && due(*c.keep_every_steps))) save();
+    if (due(c.every_steps) || (c.keep_every_steps && due(*c.keep_every_steps))) save(Wait::no);
+    report_saves(Wait::no);
   }
+  report_saves(Wait::yes);
   metrics_->note("done", step_, {});
   for (const auto& [key, value] : last_valid_)
     progress_.note(fmt::format("final {} {:.4f}", key, value));
@@ -207,6 +209,7 @@ void Trainer::validate() {
 }
 
 ExitCode Trainer::stop_for(int signal) {
+  report_saves(Wait::yes);
   if (step_ > 0 && saved_step_ != step_) save();
   const ExitCode code = signal == SIGINT ? ExitCode::interrupted : ExitCode::requeue;
   metrics_->note("signal", step_, {{"signal", signal_name(signal)}});
@@ -219,6 +222,7 @@ ExitCode Trainer::stop_for(int signal) {
 // Nothing is saved: what is on the disk is from before the trouble, or from in between with the
 // weights of before.
 ExitCode Trainer::stop_nonfinite() {
+  report_saves(Wait::yes);
   metrics_->note("stop", step_, {{"why", nonfinite_where_}});
   progress_.note(fmt::format(
       "STOPPED  {} of {}: steps {} to {} were not finite, the model is as it was after step {}.\n"

@@ -8,6 +8,7 @@
 #include "model/autograd/plain_store.h"
 #include "optim/adamw_optimizer.h"
 #include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/writer.h"
 #include "trainer/loop/config.h"
 #include "trainer/loop/exit_code.h"
 #include "trainer/loop/signals.h"
@@ -22,6 +23,7 @@ namespace sluice {
 class Trainer {
  public:
   enum class Folder : uint8_t { any, fresh };  // fresh: one that a run has used is refused
+  enum class Wait : uint8_t { no, yes };       // until a save is on the disk, or has failed
 
   // Locks the run's folder, opens the data, builds the model, plans and takes all memory, and loads
   // the newest valid checkpoint if there is one, or else what run.init names. Prints what it does.
@@ -31,7 +33,7 @@ class Trainer {
 
   // For tests that look into a run, or put a fault in it.
   void train_step();
-  void save();
+  void save(Wait wait = Wait::yes);
   int64_t step() const { return step_; }
   PlainStore& params() { return *params_; }
 
@@ -73,6 +75,8 @@ class Trainer {
   void validate();
   ExitCode stop_for(int signal);
   ExitCode stop_nonfinite();
+  void open_saves();
+  void report_saves(Wait wait);
   std::vector<NamedTensor> named_moments() const;
 
   Config config_;
@@ -90,6 +94,7 @@ class Trainer {
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<CheckpointWriter> saves_;  // after what it reads
   StepState state_;
   SpikeDetector spikes_;
   int64_t step_ = 0;             // done, skipped ones too: the position in data and schedule
@@ -97,9 +102,10 @@ class Trainer {
   int64_t nonfinite_ = 0;        // steps in a row, until now
   std::string nonfinite_where_;  // the first bad number of the last such step
   int64_t first_step_ = 0;       // done when the rate's clock started
-  int64_t saved_step_ = -1;
-  double peak_flops_ = 0;  // measured GEMM rate of all threads
-  double started_ = 0;     // seconds, when first_step_ steps were done
+  int64_t saved_step_ = -1;      // of the newest checkpoint that is complete
+  int64_t failed_saves_ = 0;     // since then
+  double peak_flops_ = 0;        // measured GEMM rate of all threads
+  double started_ = 0;           // seconds, when first_step_ steps were done
   double last_loss_ = 0;
   std::map<std::string, double> last_valid_;
   std::map<std::string, int64_t> init_;  // what run.init gave: step and checksum, for checkpoints

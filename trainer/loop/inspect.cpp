@@ -1,0 +1,210 @@
+// trainer/loop/inspect.cpp -- the report as JSON.
+#include "trainer/loop/inspect.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "configs/schema.h"
+#include "kernels/tensor/buffer.h"
+#include "model/export/posix_file.h"
+#include "model/export/safetensors.h"
+#include "trainer/checkpoint/folder.h"
+#include "trainer/checkpoint/manifest.h"
+#include "trainer/loop/config.h"
+
+namespace sluice {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int64_t kBlock = 1 << 20;  // elements read at a time
+
+int64_t disk_bytes(const std::string& folder) {
+  int64_t bytes = 0;
+  struct stat status {};
+  if (::stat(folder.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) return 0;
+  for (const std::string& name : names_in(folder))
+    if (::stat((folder + "/" + name).c_str(), &status) == 0) bytes += status.st_size;
+  return bytes;
+}
+
+struct Stats {
+  double squares = 0, least = INFINITY, most = -INFINITY;  // of the finite ones
+  int64_t nonfinite = 0;
+  uint32_t crc32 = 0;
+
+  void add(double x) {
+    if (!std::isfinite(x)) {
+      ++nonfinite;
+      return;
+    }
+    squares += x * x;
+    least = std::min(least, x);
+    most = std::max(most, x);
+  }
+};
+
+float from_bf16(uint16_t bits) {
+  const uint32_t wide = uint32_t(bits) << 16;
+  float x;
+  std::memcpy(&x, &wide, sizeof x);
+  return x;
+}
+
+void add_all(Stats& s, const Tensor& t) {
+  const auto each = [&](const auto* x) {
+    for (int64_t i = 0; i < t.numel(); ++i) s.add(double(x[i]));
+  };
+  switch (t.dtype) {
+    case DType::f32: return each(t.as<float>());
+    case DType::f64: return each(t.as<double>());
+    case DType::i32: return each(t.as<int32_t>());
+    case DType::i64: return each(t.as<int64_t>());
+    case DType::u8: return each(t.as<uint8_t>());
+    case DType::bf16:
+      for (int64_t i = 0; i < t.numel(); ++i) s.add(from_bf16(static_cast<uint16_t*>(t.data)[i]));
+  }
+}
+
+// A number of JSON, or its name.
+Json number(double x) {
+  return std::isfinite(x) ? Json(x) : Json(std::isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
+}
+
+Json tensor_json(const SafetensorsEntry& e, const Stats& s, const ManifestFile* file) {
+  std::string checksum = "not in the manifest";
+  if (file && file->tensors.contains(e.name))
+    checksum = file->tensors.at(e.name).crc32 == s.crc32 ? "right" : "WRONG";
+  Json j = {{"name", e.name}, {"type", to_string(e)}, {"checksum", checksum}};
+  j["nonfinite"] = s.nonfinite;
+  j["norm"] = number(std::sqrt(s.squares));
+  const bool any = s.least <= s.most;
+  j["min"] = any ? Json(s.least) : Json();
+  j["max"] = any ? Json(s.most) : Json();
+  return j;
+}
+
+// Reads the part of the file that `done` of `all` bytes come before.
+Json part_json(const std::string& path, const ManifestFile* file, int64_t done, int64_t all,
+               const InspectOptions& options) {
+  Json part = {{"bytes", 0}, {"elements", 0}, {"tensors", Json::array()}};
+  try {
+    const SafetensorsReader reader(path);
+    const Buffer block(DType::f64, {kBlock});
+    int64_t elements = 0;
+    for (const SafetensorsEntry& e : reader.entries()) {
+      Stats s;
+      for (int64_t at = 0; at < e.numel(); at += kBlock) {
+        const Tensor t = make_tensor(block.view().data, e.dtype, Device::cpu,
+                                     {std::min(kBlock, e.numel() - at)});
+        reader.read_slice(e.name, at, t);
+        s.crc32 = extend_crc32(s.crc32, t.data, t.bytes());
+        add_all(s, t);
+        options.progress(done += t.bytes(), all);
+      }
+      part["tensors"].push_back(tensor_json(e, s, file));
+      elements += e.numel();
+    }
+    part["elements"] = elements;
+    part["bytes"] = PosixFile::open(path).size();
+  } catch (const Error& e) {
+    part["problem"] = e.what();
+  }
+  return part;
+}
+
+int64_t size_or_zero(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 ? int64_t(status.st_size) : 0;
+}
+
+Json config_json(const std::string& path) {
+  Json list = Json::array();
+  const auto config = config::load_string<Config>(read_text(path), path);
+  for (const auto& [key, standard, value] : config::diff(Config{}, config))
+    list.push_back({{"key", key}, {"value", value}, {"default", standard}});
+  return list;
+}
+
+Json checkpoint_json(const CheckpointRef& ref, const InspectOptions& options) {
+  const std::vector<std::string> problems = find_problems(ref, Verify::contents);
+  Json j = {{"folder", ref.folder},
+            {"step", ref.step},
+            {"state", problems.empty() ? "valid" : "broken"},
+            {"problems", problems},
+            {"bytes", disk_bytes(ref.folder)}};
+  Manifest manifest;
+  bool readable = false;
+  try {
+    const std::string path = ref.folder + "/" + kManifestName, text = read_text(path);
+    manifest = parse_manifest(text, path);
+    readable = true;
+    j["saved_at"] = Json::parse(text).value("saved_at", "");
+    j["fingerprint"] = manifest.meta.fingerprint;
+    j["integers"] = manifest.meta.integers;
+    for (const auto& [key, value] : manifest.meta.numbers) j["numbers"][key] = number(value);
+  } catch (const Error&) {  // among the problems already
+  }
+  try {
+    j["config"] = config_json(ref.folder + "/" + kConfigName);
+  } catch (const Error& e) {
+    j["config_problem"] = e.what();
+  }
+  const std::string w = file_of(ref, Part::weights), o = file_of(ref, Part::optimizer);
+  const int64_t wide = size_or_zero(w), all = wide + size_or_zero(o);
+  const auto saved = [&](Part p) { return readable ? &manifest.files.at(file_name(p)) : nullptr; };
+  j["weights"] = part_json(w, saved(Part::weights), 0, all, options);
+  j["optimizer"] = part_json(o, saved(Part::optimizer), wide, all, options);
+  options.progress(all, all);
+  return j;
+}
+
+// Kept for ever, by the config that it was saved with.
+bool is_milestone(const CheckpointRef& ref) {
+  try {
+    const std::string path = ref.folder + "/" + kConfigName;
+    const auto every =
+        config::load_string<Config>(read_text(path), path).checkpoint.keep_every_steps;
+    return every && ref.step % *every == 0;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+Json list_json(const std::vector<CheckpointRef>& refs, Verify verify) {
+  Json list = Json::array();
+  for (const CheckpointRef& ref : refs) {
+    const std::vector<std::string> problems = find_problems(ref, verify);
+    list.push_back({{"folder", ref.folder},
+                    {"step", ref.step},
+                    {"state", problems.empty() ? "valid" : "broken"},
+                    {"milestone", is_milestone(ref)},
+                    {"bytes", disk_bytes(ref.folder)},
+                    {"problems", problems}});
+  }
+  return list;
+}
+
+}  // namespace
+
+nlohmann::ordered_json inspect(const std::string& path, const InspectOptions& options) {
+  Json report = {{"path", path}, {"run", nullptr}};
+  const NamedPath named = name_path(path);
+  if (named.one) {
+    report["checkpoint"] = checkpoint_json(*named.one, options);
+    return report;
+  }
+  const std::vector<CheckpointRef> refs = list_checkpoints(named.run_dir);
+  if (refs.empty()) throw Error(path + ": no checkpoint here");
+  report["run"] = {{"verified", options.list == Verify::contents ? "contents" : "sizes"},
+                   {"checkpoints", list_json(refs, options.list)}};
+  const auto good = find_newest_valid(named.run_dir, nullptr);
+  report["checkpoint"] = checkpoint_json(good.value_or(refs[0]), options);
+  return report;
+}
+
+}  // namespace sluice
