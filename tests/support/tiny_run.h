@@ -73,14 +73,23 @@ class TinyRun : public ::testing::Test {
     return c;
   }
 
+  using Training = std::function<ExitCode(Trainer&)>;
+  static ExitCode whole_run(Trainer& t) { return t.run(); }
+
   // Runs the trainer in a child; what it prints goes to RUN.log. Its wait status.
-  int run_child(const Config& c, const std::function<void(pid_t)>& meanwhile = {}) const {
+  int run_child(const Config& c, const std::function<void(pid_t)>& meanwhile = {},
+                const Training& train = whole_run) const {
     fflush(nullptr);  // what is buffered would be printed by both
     const pid_t child = fork();
     if (child == 0) {
       if (!freopen((c.run.dir + ".log").c_str(), "w", stdout)) _exit(99);
       try {
-        _exit(int(Trainer(c).run()));
+        ExitCode code = ExitCode::done;
+        {
+          Trainer t(c);
+          code = train(t);
+        }
+        _exit(int(code));
       } catch (const ExitError& e) {
         fprintf(stderr, "%s\n", e.what());
         _exit(int(e.code));
@@ -94,15 +103,20 @@ class TinyRun : public ::testing::Test {
     waitpid(child, &status, 0);
     return status;
   }
-  void run_to_the_end(const Config& c) const { EXPECT_EQ(run_child(c), 0) << log(c); }
+  void run_to_the_end(const Config& c, const Training& train = whole_run) const {
+    EXPECT_EQ(run_child(c, {}, train), 0) << log(c);
+  }
   // Killed as soon as the checkpoint of `step` is there, and then once more to the end.
-  void run_killed_after(int64_t step, const Config& c) const {
-    const int status = run_child(c, [&](pid_t child) {
-      wait_for_step(c, step);
-      kill(child, SIGKILL);
-    });
+  void run_killed_after(int64_t step, const Config& c, const Training& train = whole_run) const {
+    const int status = run_child(
+        c,
+        [&](pid_t child) {
+          wait_for_step(c, step);
+          kill(child, SIGKILL);
+        },
+        train);
     EXPECT_TRUE(WIFSIGNALED(status)) << "it was faster than the kill: " << status;
-    run_to_the_end(c);
+    run_to_the_end(c, train);
   }
   static void wait_for_step(const Config& c, int64_t step) {
     const std::string folder = checkpoints_folder(c.run.dir) + "/" + step_name(step);

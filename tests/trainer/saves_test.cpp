@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <nlohmann/json.hpp>
 
+#include "model/export/posix_file.h"
 #include "tests/support/tiny_run.h"
 #include "trainer/loop/compare.h"
 
@@ -66,8 +67,8 @@ TEST_F(Saves, AsynchronousOnesAreTheSynchronousOnes) {
   ASSERT_EQ(run_with(sync, nullptr), 0) << printed_;
   EXPECT_FALSE(printed("snapshot"));
   for (const std::string& d : compare_runs(async.run.dir, sync.run.dir)) ADD_FAILURE() << d;
-  for (const Config* c : {&async, &sync}) {
-    const std::vector<json> all = saves_of(*c);
+  for (const Config& c : {async, sync}) {
+    const std::vector<json> all = saves_of(c);
     ASSERT_EQ(all.size(), 4u);  // steps 7, 14, 21, 24
     EXPECT_EQ(all[3].at("saved_step"), 24);
     for (const json& e : all) {
