@@ -46,14 +46,18 @@ static void head_backward(const GatedRmsNormBackward& a, int64_t n, int64_t h, T
     const T* g = a.gate.row<T>(n) + h * C;
     T* dg = a.dgate.t.row<T>(n) + h * C;
     const bool swish = a.activation == GateActivation::swish;
-    for (int64_t c = 0; c < C; ++c) {
-      const T s = fast_sigmoid(g[c]);
-      const T u = swish ? g[c] * s : s;
-      const T slope = swish ? s * (1 + g[c] * (1 - s)) : s * (1 - s);
-      e[c] = dy[c] * u;
-      const T d = dy[c] * x[c] * r * w[c] * slope;
-      dg[c] = a.dgate.add ? dg[c] + d : d;
-    }
+    for_flag(swish, [=](auto is_swish) {
+      for_flag(a.dgate.add, [=](auto add) {
+        for (int64_t c = 0; c < C; ++c) {
+          const T s = fast_sigmoid(g[c]);
+          const T u = is_swish ? g[c] * s : s;
+          const T slope = is_swish ? s * (1 + g[c] * (1 - s)) : s * (1 - s);
+          e[c] = dy[c] * u;
+          const T d = dy[c] * x[c] * r * w[c] * slope;
+          dg[c] = add ? dg[c] + d : d;
+        }
+      });
+    });
   } else {
     std::copy_n(dy, C, e);
   }

@@ -34,15 +34,19 @@ void sigmoid_gate_backward(const Context& ctx, const SigmoidGateBackward& a) {
       const T *x = a.x.row<T>(n), *g = a.gate.row<T>(n), *dy = a.dy.row<T>(n);
       // Two loops, dx first: the two may be one memory.
       T* __restrict dx = a.dx.t.row<T>(n);
-      for (int64_t c = 0; c < C; ++c) {
-        const T d = dy[c] * fast_sigmoid(g[c]);
-        dx[c] = a.dx.add ? dx[c] + d : d;
-      }
+      for_flag(a.dx.add, [=](auto add) {
+        for (int64_t c = 0; c < C; ++c) {
+          const T d = dy[c] * fast_sigmoid(g[c]);
+          dx[c] = add ? dx[c] + d : d;
+        }
+      });
       T* __restrict dg = a.dgate.t.row<T>(n);
-      for (int64_t c = 0; c < C; ++c) {
-        const T s = fast_sigmoid(g[c]), d = dy[c] * x[c] * s * (1 - s);
-        dg[c] = a.dgate.add ? dg[c] + d : d;
-      }
+      for_flag(a.dgate.add, [=](auto add) {
+        for (int64_t c = 0; c < C; ++c) {
+          const T s = fast_sigmoid(g[c]), d = dy[c] * x[c] * s * (1 - s);
+          dg[c] = add ? dg[c] + d : d;
+        }
+      });
     });
   });
 }

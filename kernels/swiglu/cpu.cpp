@@ -30,13 +30,14 @@ void swiglu_backward(const Context& ctx, const SwigluBackward& a) {
         const T* __restrict g = a.gate_up.row<T>(n), * __restrict u = g + F;
         const T* __restrict dy = a.dy.row<T>(n);
         T* __restrict dg = a.dgate_up.t.row<T>(n), * __restrict du = dg + F;
-        const bool add = a.dgate_up.add;
-        for (int64_t f = 0; f < F; ++f) {
-          const T s = fast_sigmoid(g[f]);
-          const T for_g = dy[f] * u[f] * s * (1 + g[f] * (1 - s)), for_u = dy[f] * g[f] * s;
-          dg[f] = add ? dg[f] + for_g : for_g;
-          du[f] = add ? du[f] + for_u : for_u;
-        }
+        for_flag(a.dgate_up.add, [=](auto add) {
+          for (int64_t f = 0; f < F; ++f) {
+            const T s = fast_sigmoid(g[f]);
+            const T for_g = dy[f] * u[f] * s * (1 + g[f] * (1 - s)), for_u = dy[f] * g[f] * s;
+            dg[f] = add ? dg[f] + for_g : for_g;
+            du[f] = add ? du[f] + for_u : for_u;
+          }
+        });
       }
     });
   });

@@ -2,6 +2,8 @@
 // double{}.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/tensor/tensor.h"
 
 namespace sluice {
@@ -19,6 +21,16 @@ void for_float_type(const Tensor& t, Body body) {
 template <class T>
 inline void put(T& to, T value, bool add) {
   to = add ? to + value : value;
+}
+
+// body(std::true_type or std::false_type) for a long loop: with the flag known to the compiler it
+// has no branch left, which would keep it from becoming SIMD.
+template <class Body>
+inline void for_flag(bool flag, Body body) {
+  if (flag)
+    body(std::true_type{});
+  else
+    body(std::false_type{});
 }
 
 }  // namespace sluice
