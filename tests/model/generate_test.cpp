@@ -90,9 +90,10 @@ TEST_P(Pieces, MoreThanRoomIsRefused) {
   EXPECT_THROW(g.feed(CacheStep::prefill, {&piece, 1}), Error);
 }
 
-// Slots of a model with KDA and MLA, NoPE or rotary, whose state decays slowly: what leaked from
-// elsewhere would stay.
-class Slots : public testing::TestWithParam<bool> {
+// Slots of a model with KDA and MLA, NoPE or rotary, or with experts, whose state decays slowly:
+// what leaked from elsewhere would stay. Wide enough for a BLAS to round differently by batch.
+enum class Kind : uint8_t { nope, rope, moe };
+class Slots : public testing::TestWithParam<Kind> {
  protected:
   Slots() : params_(DType::f32), lm_(config(), params_) {
     params_.allocate();
@@ -101,7 +102,14 @@ class Slots : public testing::TestWithParam<bool> {
   }
   static LmConfig config() {
     LmConfig c = test::tiny_config();
-    c.mla.use_nope = GetParam();
+    c.hidden_size = 160;
+    c.intermediate_size = 240;
+    c.initializer_range = 0.08;
+    c.mla.use_nope = GetParam() != Kind::rope;
+    if (GetParam() == Kind::moe) {
+      c.ffn = "moe";
+      c.moe = {.num_experts = 8, .num_experts_per_token = 2, .moe_intermediate_size = 80};
+    }
     return c;
   }
   Generator generator(int64_t slots, int64_t max_tokens = 300, int64_t chunk = 32) {
@@ -137,8 +145,12 @@ class Slots : public testing::TestWithParam<bool> {
   PlainStore params_;
   Lm lm_;
 };
-INSTANTIATE_TEST_SUITE_P(Positions, Slots, testing::Bool(),
-                         [](const auto& p) { return p.param ? "nope" : "rope"; });
+INSTANTIATE_TEST_SUITE_P(Models, Slots, testing::Values(Kind::nope, Kind::rope, Kind::moe),
+                         [](const auto& p) {
+                           return p.param == Kind::nope   ? "nope"
+                                  : p.param == Kind::rope ? "rope"
+                                                          : "moe";
+                         });
 
 void expect_equal(const Completion& a, const Completion& b, const std::string& what) {
   EXPECT_EQ(a.tokens, b.tokens) << what;
