@@ -2,15 +2,16 @@
 # launch/quickstart.sh -- from a fresh clone to a trained model and a sample of its text.
 #   quickstart.sh [--text FILE] [--compare] [--help]
 # Installs the packages (or prints the line that would, when not root), builds, takes the King James
-# Bible from a Debian package (or FILE), trains a small 3:1 KDA:MLA model for about two minutes on two
-# cores, is killed half-way and resumes, and prints a sample. Safe to run twice: it goes on where it was.
-#   --compare   also trains the same model with its token mixers replaced by identity, as a control
+# Bible from a Debian package (or FILE), trains a small 3:1 KDA:MLA mixture of experts for about two minutes
+# on two cores, is killed half-way and resumes, and prints a sample. Safe to run twice: it goes on where it was.
+#   --compare   also trains two controls: the token mixers replaced by identity, and a dense model of
+#               the same active parameters
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "$0")/.."
 began=$SECONDS
 
-usage() { sed -n '2,7s/^# \{0,1\}//p' launch/quickstart.sh; }
+usage() { sed -n '2,8s/^# \{0,1\}//p' launch/quickstart.sh; }
 refuse() { echo "quickstart: $1" >&2; usage >&2; exit 2; }
 text=
 compare=
@@ -53,7 +54,7 @@ wc -c $run/text.txt
 say "3. tokenizer and token shards (the last 5 % of the text is held out)"
 input="$run/text.txt --split blank-lines --valid-fraction 0.05"
 if [ ! -e $run/valid.h5 ] || [ $run/text.txt -nt $run/valid.h5 ]; then
-  $sluice data train-tokenizer $input --vocab-size 2048 --out $run/tokenizer.json
+  $sluice data train-tokenizer $input --vocab-size 1024 --out $run/tokenizer.json
   $sluice data encode $input --tokenizer $run/tokenizer.json --out $run/train.h5 --valid-out $run/valid.h5
   touch $run/valid.h5
 fi
@@ -76,8 +77,16 @@ $sluice train configs/quickstart.yaml
 say "5. baselines on the same held-out text"
 $sluice data ngram $input --order 3
 if [ -n "$compare" ]; then
-  $sluice train configs/quickstart.yaml --set run.name=quickstart-identity --set run.dir=runs/quickstart-identity \
-    --set model.linear=identity --set model.full=identity
+  control() {
+    local name=quickstart-$1
+    shift
+    $sluice train configs/quickstart.yaml --set run.name=$name --set run.dir=runs/$name "$@"
+  }
+  control identity --set model.linear=identity --set model.full=identity
+  control dense --set model.ffn=dense
+  for name in quickstart quickstart-identity quickstart-dense; do
+    printf '%-20s %s bits/byte\n' $name "$(sed -n 's/.*"bits_per_byte":\([0-9.]*\).*/\1/p' runs/$name/metrics.jsonl | tail -n 1)"
+  done
 fi
 
 say "6. a sample"
