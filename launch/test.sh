@@ -13,7 +13,7 @@ select=()
 case "${1:-}" in
   --sanitize)
     kind=asan
-    args=(-DCMAKE_BUILD_TYPE=RelWithDebInfo "-DSLUICE_SANITIZE=address$(printf '\\;')undefined")
+    args=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DSLUICE_SANITIZE=address,undefined)
     ;;
   --tsan)
     kind=tsan
