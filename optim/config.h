@@ -45,19 +45,33 @@ struct GroupRule {
   }
 };
 
+// Of the matrices, with kind muon.
+struct MuonConfig {
+  double momentum = 0.95;
+  int64_t ns_steps = 5;  // Newton-Schulz iterations
+
+  template <class V>
+  void visit(V& v) {
+    v("momentum", momentum, "a number from 0 to below 1", [](double x) { return x >= 0 && x < 1; });
+    v("ns_steps", ns_steps, "a count above 0", [](int64_t x) { return x > 0; });
+  }
+};
+
 struct OptimConfig {
-  std::string kind = "adamw";
-  double lr = 2e-3;  // peak, after warmup
+  std::string kind = "adamw";  // adamw | muon: matrices by Muon, the rest by AdamW
+  double lr = 2e-3;            // peak, after warmup
   std::array<double, 2> betas{0.9, 0.95};
   double eps = 1e-8;
   double weight_decay = 0.1;    // decoupled; matrices only
   double clip_grad_norm = 1.0;  // global L2 norm; 0: no clipping
   ScheduleConfig schedule;
   std::vector<GroupRule> groups;  // in order; the last one that matches wins
+  MuonConfig muon;
 
   template <class V>
   void visit(V& v) {
-    v("kind", kind, "adamw", [](const std::string& s) { return s == "adamw"; });
+    v("kind", kind, "adamw or muon",
+      [](const std::string& s) { return s == "adamw" || s == "muon"; });
     v("lr", lr, "a number above 0", [](double x) { return x > 0; });
     v("betas", betas, "two numbers from 0 to below 1", [](const std::array<double, 2>& b) {
       return b[0] >= 0 && b[0] < 1 && b[1] >= 0 && b[1] < 1;
@@ -67,6 +81,7 @@ struct OptimConfig {
     v("clip_grad_norm", clip_grad_norm, "a number of at least 0", [](double x) { return x >= 0; });
     v.section("schedule", schedule);
     v.list("groups", groups, "a list of {match, weight_decay, lr_scale}");
+    v.section("muon", muon);
   }
 };
 

@@ -1,11 +1,7 @@
 // optim/groups.cpp -- globs by fnmatch(3): * and ? match any character, dots too.
 #include "optim/groups.h"
 
-#include <fmt/format.h>
 #include <fnmatch.h>
-
-#include <map>
-#include <tuple>
 
 #include "kernels/base/check.h"
 #include "kernels/base/nearest.h"
@@ -31,10 +27,15 @@ std::vector<ParamSettings> param_settings(const OptimConfig& config, const Param
                 fnmatch(config.groups[r].match.c_str(), params.spec({i}).name.c_str(), 0) == 0;
     if (!matched) throw Error(no_match(config.groups[r], r, params));
   }
+  const bool muon = config.kind == "muon";
+  bool matrices = false;  // of the model, too
+  for (int i = 0; i < params.size(); ++i) matrices = matrices || params.spec({i}).matrix;
+  SLUICE_CHECK(!muon || matrices, "optim.kind is muon, but the model has no matrix for it");
   std::vector<ParamSettings> settings;
   for (const Shard& s : params.trained_shards()) {
     const ParamSpec& spec = params.spec(s.id);
     ParamSettings& p = settings.emplace_back();
+    if (muon && spec.matrix) p.owner = Owner::muon;
     p.weight_decay = spec.weight_decay ? config.weight_decay : 0;
     for (size_t r = 0; r < config.groups.size(); ++r) {
       const GroupRule& rule = config.groups[r];
@@ -45,31 +46,6 @@ std::vector<ParamSettings> param_settings(const OptimConfig& config, const Param
     }
   }
   return settings;
-}
-
-std::string settings_table(const OptimConfig& config, const ParamStore& params,
-                           const std::vector<ParamSettings>& settings) {
-  struct Count {
-    int64_t tensors = 0, elements = 0;
-  };
-  const std::vector<Shard> shards = params.trained_shards();
-  std::map<std::tuple<int, double, double>, Count> kinds;  // rule, -decay, lr scale
-  for (size_t i = 0; i < settings.size(); ++i) {
-    const ParamSettings& p = settings[i];
-    Count& c = kinds[{p.rule, -p.weight_decay, p.lr_scale}];
-    ++c.tensors;
-    c.elements += shards[i].master.numel();
-  }
-  std::string table;
-  for (const auto& [key, count] : kinds) {
-    const auto [rule, decay, scale] = key;
-    const std::string from =
-        rule < 0 ? "built-in rule" : cat("groups[", rule, "] ", config.groups[size_t(rule)].match);
-    table += fmt::format(
-        "{:<8} {:>4} tensors {:>12} elements  weight decay {:<6g} lr x {:<5g} {}\n", config.kind,
-        count.tensors, count.elements, decay == 0 ? 0 : -decay, scale, from);
-  }
-  return table;
 }
 
 }  // namespace sluice

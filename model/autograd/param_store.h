@@ -46,6 +46,9 @@ struct ParamSpec {
   // Empty: the whole is one matrix.
   std::vector<RowBlock> row_blocks{};
   UpdateRule rule = UpdateRule::gradient;
+  // A map between hidden states, which Muon may train. Embedding, head and convolutions have two
+  // dimensions as well, but their rows stand for themselves.
+  bool matrix = false;
 
   int64_t numel() const {
     int64_t n = 1;

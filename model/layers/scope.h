@@ -27,7 +27,14 @@ struct ParamScope {
   // A projection [out, in], normal with the model's initializer_range.
   ParamId matrix(const std::string& name, int64_t out, int64_t in,
                  std::vector<RowBlock> row_blocks = {}) const {
-    return add(name, {out, in}, {Init::Kind::normal, initializer_range, 0}, std::move(row_blocks));
+    return params.add({.name = prefix + "." + name,
+                       .shape = {out, in},
+                       .init = {Init::Kind::normal, initializer_range, 0},
+                       .group = group,
+                       .weight_decay = true,
+                       .expert = false,
+                       .row_blocks = std::move(row_blocks),
+                       .matrix = true});
   }
   // Norm weights and per-head constants: never decayed.
   ParamId undecayed(const std::string& name, std::vector<int64_t> shape, Init init) const {
@@ -48,7 +55,8 @@ struct ParamScope {
                        .group = group,
                        .weight_decay = true,
                        .expert = true,
-                       .row_blocks = std::move(row_blocks)});
+                       .row_blocks = std::move(row_blocks),
+                       .matrix = true});
   }
   // A router's selection bias [E]: moved by the load of the experts, not by a gradient.
   ParamId expert_bias(const std::string& name, int64_t E) const {

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "model/autograd/plain_store.h"
-#include "optim/adamw_optimizer.h"
+#include "optim/optimizer.h"
 #include "tests/support/cpu_context.h"
 #include "tests/support/gradcheck.h"
 
@@ -85,7 +85,7 @@ TEST(ExpertBias, HasNoGradientMomentsOrDecay) {
   r.store.finish_gradients();
 
   const test::CpuContext ctx;
-  AdamWOptimizer optimizer({}, r.store);
+  Optimizer optimizer({}, r.store);
   ASSERT_EQ(optimizer.moments().size(), 1u);
   EXPECT_EQ(optimizer.moments()[0].name, "matrix");
   const Shard& matrix = r.store.shards()[1];

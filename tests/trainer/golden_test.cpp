@@ -11,7 +11,7 @@
 
 #include "configs/schema.h"
 #include "kernels/tensor/fill.h"
-#include "optim/adamw_optimizer.h"
+#include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "tests/support/tiny_run.h"
 
@@ -25,7 +25,7 @@ std::string train(const Config& c, const Context& ctx) {
   const Lm lm(c.model, params);
   params.allocate();
   initialize(params, uint64_t(c.run.seed));
-  AdamWOptimizer optimizer(c.optim, params);
+  Optimizer optimizer(c.optim, params);
   Loader loader(c.data, c.train.batch_tokens, c.train.micro_batch_tokens);
   MicroBatchBuffer batch = loader.make_buffer();
   StepRunner runner(ctx, params, lm, Recompute::none, c.train.z_loss);

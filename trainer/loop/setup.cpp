@@ -52,12 +52,13 @@ void Trainer::plan_memory() {
     bytes = std::max(bytes, runner_->plan(p.batch.batch()));
     for (Valid& v : p.validation) bytes = std::max(bytes, runner_->plan(v.buffer.batch()));
   }
-  Arena clip = Arena::plan(Device::cpu);
+  Arena update = Arena::plan(Device::cpu);
   Context plan = ctx_;
   plan.mode = Mode::plan;
-  plan.arena = &clip;
+  plan.arena = &update;
   optimizer_->clip(plan, nullptr);
-  bytes = std::max(bytes, clip.peak());
+  optimizer_->step(plan, nullptr);
+  bytes = std::max(bytes, update.peak());
   arena_ = std::make_unique<Arena>(Device::cpu, bytes);
   ctx_.arena = arena_.get();
   runner_->use(*arena_);

@@ -13,9 +13,9 @@ namespace sluice {
 
 std::vector<NamedTensor> Trainer::named_moments() const {
   std::vector<NamedTensor> list;
-  for (const AdamWOptimizer::Moments& m : optimizer_->moments()) {
+  for (const Optimizer::Moments& m : optimizer_->moments()) {
     list.push_back({m.name + ".m", m.m});
-    list.push_back({m.name + ".v", m.v});
+    if (m.v) list.push_back({m.name + ".v", m.v});
   }
   return list;
 }

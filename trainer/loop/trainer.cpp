@@ -32,7 +32,7 @@ Trainer::Trainer(const Config& config, Folder folder)
     lm_ = std::make_unique<Lm>(config_.model, *params_);
     params_->allocate();
     initialize(*params_, uint64_t(config_.run.seed));
-    optimizer_ = std::make_unique<AdamWOptimizer>(config_.optim, *params_);
+    optimizer_ = std::make_unique<Optimizer>(config_.optim, *params_);
   });
   stats_ = std::make_unique<StepStats>(*params_);
   runner_ = std::make_unique<StepRunner>(

@@ -6,7 +6,7 @@
 
 #include "data/tokenizer/tokenizer.h"
 #include "model/autograd/plain_store.h"
-#include "optim/adamw_optimizer.h"
+#include "optim/optimizer.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/writer.h"
 #include "trainer/loop/config.h"
@@ -89,7 +89,7 @@ class Trainer {
   std::vector<SchedulePart> schedule_;
   std::unique_ptr<PlainStore> params_;
   std::unique_ptr<Lm> lm_;
-  std::unique_ptr<AdamWOptimizer> optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<StepStats> stats_;
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Arena> arena_;

@@ -1,4 +1,5 @@
-// optim/adamw_optimizer.h -- AdamW over the shards that a rank owns.
+// optim/optimizer.h -- AdamW, or Muon for matrices and AdamW for the rest, over the shards that a
+// rank owns.
 #pragma once
 
 #include <functional>
@@ -10,12 +11,13 @@
 #include "kernels/tensor/step_state.h"
 #include "model/autograd/param_store.h"
 #include "optim/groups.h"
+#include "optim/matrices.h"
 
 namespace sluice {
 
-class AdamWOptimizer {
+class Optimizer {
  public:
-  AdamWOptimizer(const OptimConfig& config, const ParamStore& params);
+  Optimizer(const OptimConfig& config, const ParamStore& params);
 
   // Sets grad_norm, grad_scale and skip of `state`. `sum_over_ranks` adds up a [1] f64 tensor over
   // the ranks; left out on one rank. Complete gradients (ParamStore::finish_gradients) are
@@ -26,18 +28,23 @@ class AdamWOptimizer {
 
   struct Moments {
     std::string name;  // of the parameter
-    Tensor m, v;       // [n]
+    Tensor m, v;       // [n]; no v for Muon's
   };
   std::vector<Moments> moments() const;  // by shard: for checkpoints
   int64_t bytes() const;
-  std::string table() const;  // of the settings by group: printed at start
+  std::string table() const;  // which parameters are whose, with what settings: printed at start
 
  private:
+  struct Owned {
+    Shard shard;  // one with a gradient
+    ParamSettings settings;
+    std::vector<MatrixRun> matrices;  // Muon's; else none
+    Buffer m, v;
+  };
+
   OptimConfig config_;
   const ParamStore& params_;
-  std::vector<Shard> shards_;            // those with a gradient
-  std::vector<ParamSettings> settings_;  // by shard
-  std::vector<Buffer> m_, v_;            // by shard
+  std::vector<Owned> owned_;
   Buffer sum_of_squares_;
 };
 

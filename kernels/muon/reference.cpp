@@ -1,0 +1,72 @@
+// kernels/muon/reference.cpp -- one matrix at a time, in f64, stored with its small side as rows;
+// never optimised.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/muon/scratch.h"
+#include "kernels/tensor/float_dispatch.h"
+
+namespace sluice::reference {
+
+using Vec = std::vector<double>;
+
+// c [I, J] = sum over k of a[i, k] b(k, j).
+template <class B>
+static Vec product(const Vec& a, int64_t I, int64_t J, int64_t K, B b) {
+  Vec c(size_t(I * J), 0);
+  for (int64_t i = 0; i < I; ++i)
+    for (int64_t j = 0; j < J; ++j)
+      for (int64_t k = 0; k < K; ++k) c[size_t(i * J + j)] += a[size_t(i * K + k)] * b(k, j);
+  return c;
+}
+
+// x [s, l], s <= l.
+static Vec newton_schulz(Vec x, int64_t s, int64_t l, int64_t steps) {
+  double norm = 0;
+  for (const double e : x) norm += e * e;
+  norm = std::sqrt(norm);
+  if (norm == 0) return x;
+  for (double& e : x) e /= norm;
+  for (int64_t step = 0; step < steps; ++step) {
+    const auto at = [l](const Vec& v, int64_t r, int64_t c) { return v[size_t(r * l + c)]; };
+    const Vec gram = product(x, s, s, l, [&](int64_t k, int64_t j) { return at(x, j, k); });
+    const Vec once = product(gram, s, l, s, [&](int64_t k, int64_t j) { return at(x, k, j); });
+    const Vec twice = product(gram, s, l, s, [&](int64_t k, int64_t j) { return at(once, k, j); });
+    for (size_t i = 0; i < x.size(); ++i)
+      x[i] = kMuonA * x[i] + kMuonB * once[i] + kMuonC * twice[i];
+  }
+  return x;
+}
+
+void muon(const Context&, const Muon& a, const MuonScratch&) {
+  if (a.state->skip) return;
+  const int64_t m = a.param.dim(1), n = a.param.dim(2), s = std::min(m, n), l = std::max(m, n);
+  const double lr = a.state->lr * a.lr_scale;
+  for_float_type(a.param, [&]<class T>(T) {
+    for (int64_t b = 0; b < a.param.dim(0); ++b) {
+      T *p = a.param.row<T>(b), *momentum = a.m.row<T>(b);
+      const T* grad = a.grad.row<T>(b);
+      Vec u(size_t(m * n));
+      // Where element (r, c) is in a matrix stored with its small side as rows.
+      const auto place = [&](int64_t r, int64_t c) {
+        return size_t(m <= n ? r * l + c : c * l + r);
+      };
+      for (int64_t r = 0; r < m; ++r)
+        for (int64_t c = 0; c < n; ++c) {
+          const double g = double(grad[r * n + c]) * a.state->grad_scale;
+          const double M = a.momentum * momentum[r * n + c] + g;
+          momentum[r * n + c] = T(M);
+          u[place(r, c)] = a.momentum * M + g;
+        }
+      const Vec x = newton_schulz(std::move(u), s, l, a.ns_steps);
+      for (int64_t r = 0; r < m; ++r)
+        for (int64_t c = 0; c < n; ++c) {
+          T& e = p[r * n + c];
+          e = T(e - lr * (a.weight_decay * e + 0.2 * std::sqrt(double(l)) * x[place(r, c)]));
+        }
+    }
+  });
+}
+
+}  // namespace sluice::reference

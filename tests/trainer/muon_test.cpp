@@ -1,0 +1,70 @@
+// tests/trainer/muon_test.cpp -- runs with optim.kind muon: resumed and threaded to the same bits,
+// skipped steps, and no change of kind.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/support/tiny_run.h"
+#include "trainer/loop/compare.h"
+
+namespace sluice {
+namespace {
+
+class MuonRun : public test::TinyRun {
+ protected:
+  Config config(const std::string& run, int64_t threads = 1) const {
+    Config c = TinyRun::config(run, threads);
+    c.model = test::tiny_moe_config();
+    c.model.vocab_size.reset();
+    c.optim.kind = "muon";
+    return c;
+  }
+};
+
+TEST_F(MuonRun, KilledRunsAndOtherThreadsGiveTheSameBits) {
+  const Config straight = config("straight"), killed = config("killed", 2);
+  run_to_the_end(straight);
+  run_killed_after(14, killed);
+  for (const std::string& d : compare_runs(straight.run.dir, killed.run.dir)) ADD_FAILURE() << d;
+  EXPECT_NE(log(straight).find("100 Newton-Schulz calls a step"), std::string::npos)
+      << log(straight);
+}
+
+TEST_F(MuonRun, AnotherKindIsRefused) {
+  Config c = config("run");
+  c.train.steps = 7;
+  run_to_the_end(c);
+  c.optim.kind = "adamw";
+  const std::string error = error_of(c);
+  EXPECT_NE(error.find("optim.kind: was muon, is adamw: another optimizer"), std::string::npos)
+      << error;
+  c.run.init = {.from = c.run.dir, .load = "all"};
+  c.run.dir = dir_ / "branch";
+  EXPECT_NE(error_of(c).find("layers.0.kda.qkv_proj.v: not there"), std::string::npos)
+      << error_of(c);
+}
+
+TEST_F(MuonRun, ASkippedStepLeavesWeightsAndMomentum) {
+  const Config c = config("run");
+  ::testing::internal::CaptureStdout();
+  Trainer t(c);
+  t.train_step();
+  t.save();
+  const Tensor norm = t.params().shards()[size_t(t.params().find("head.norm").index)].master;
+  const float was = *norm.as<float>();
+  *norm.as<float>() = NAN;
+  t.train_step();
+  *norm.as<float>() = was;
+  t.save();
+  ::testing::internal::GetCapturedStdout();
+  for (const Part part : {Part::weights, Part::optimizer}) {
+    std::string first, second;
+    for (const CheckpointRef& ref : list_checkpoints(c.run.dir))
+      (ref.step == 1 ? first : second) = read(file_of(ref, part));
+    EXPECT_FALSE(first.empty());
+    EXPECT_TRUE(first == second);
+  }
+}
+
+}  // namespace
+}  // namespace sluice
