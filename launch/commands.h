@@ -56,6 +56,19 @@ struct Generate {
 };
 void generate(const Generate& c);
 
+struct BenchStep {
+  ConfigSource config;
+  int64_t repeats = 5;
+  bool check = true, json = false;
+};
+void bench_step(const BenchStep& c);
+struct BenchDecode {
+  ConfigSource config;
+  int64_t context_tokens = 1024, new_tokens = 32, slots = 1;
+  bool json = false;
+};
+void bench_decode(const BenchDecode& c);
+
 void gradcheck(const std::string& config_file);  // empty: the built-in small models
 // Bitwise: the losses of two runs, and their newest checkpoints. Returns false if anything differs.
 bool compare(const std::string& run_a, const std::string& run_b);

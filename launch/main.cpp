@@ -114,6 +114,36 @@ void add_runs(CLI::App& app, int& status) {
   g->callback([] { generate(gen); });
 }
 
+void add_bench(CLI::App& app) {
+  CLI::App* bench =
+      app.add_subcommand("bench", "correctness first, then speed beside the machine's");
+  bench->require_subcommand(1);
+  static BenchStep step;
+  CLI::App* s = bench->add_subcommand("step", "training steps of a config, on random tokens");
+  add_config_options(*s, step.config);
+  s->add_option("--repeats", step.repeats, "measured steps")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  s->add_flag("!--no-check", step.check, "leave the comparison with f64 out");
+  s->add_flag("--json", step.json, "for programs");
+  s->callback([] { bench_step(step); });
+
+  static BenchDecode dec;
+  CLI::App* d = bench->add_subcommand("decode", "generation after a context of random tokens");
+  add_config_options(*d, dec.config);
+  d->add_option("--context-tokens", dec.context_tokens)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  d->add_option("--new-tokens", dec.new_tokens, "measured")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  d->add_option("--slots", dec.slots, "sequences at a time")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  d->add_flag("--json", dec.json, "for programs");
+  d->callback([] { bench_decode(dec); });
+}
+
 void add_checks(CLI::App& app, int& status) {
   static std::string config;
   CLI::App* g = app.add_subcommand("gradcheck", "backward against finite differences, f64");
@@ -143,6 +173,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   add_data(app);
   add_runs(app, status);
+  add_bench(app);
   add_checks(app, status);
   try {
     app.parse(argc, argv);

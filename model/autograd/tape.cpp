@@ -5,8 +5,14 @@
 #include <utility>
 
 #include "kernels/tensor/fill.h"
+#include "model/autograd/op_times.h"
 
 namespace sluice {
+
+void Tape::time_into(OpTimes* times) {
+  times_ = times;
+  if (times_) times_->start();
+}
 
 int Tape::add_slot() {
   slots_.emplace_back();
@@ -48,7 +54,8 @@ std::vector<Var> Tape::split(const Var& x, std::initializer_list<int64_t> column
 void Tape::record(const char* name, const Var& output, std::function<void()> backward) {
   const std::string label = block_.empty() ? name : block_ + ": " + name;
   if (report_nonfinite_) check_finite(ctx_, output.value, label + ": output");
-  if (recording_) steps_.push_back({label, output.id, std::move(backward)});
+  if (times_) times_->forward_done(name);
+  if (recording_) steps_.push_back({label, name, output.id, std::move(backward)});
 }
 
 Grad Tape::grad(int id, const Tensor& like) {
@@ -98,7 +105,7 @@ std::vector<Var> Tape::block(const std::string& name, std::vector<int> groups, R
   const bool record_inside = recording_ && recompute == Recompute::none;
   const bool was_recording = std::exchange(recording_, record_inside);
   if (record_inside)
-    steps_.push_back({name, -1, [this, groups] { release(groups, Pass::backward); }});
+    steps_.push_back({name, "block", -1, [this, groups] { release(groups, Pass::backward); }});
 
   acquire(groups, Pass::forward);
   const std::vector<Var> outputs = body();
@@ -107,7 +114,7 @@ std::vector<Var> Tape::block(const std::string& name, std::vector<int> groups, R
   recording_ = was_recording;
   recomputed_from_ = outer_from;
   if (record_inside) {
-    steps_.push_back({name, -1, [this, groups] { acquire(groups, Pass::backward); }});
+    steps_.push_back({name, "block", -1, [this, groups] { acquire(groups, Pass::backward); }});
   } else if (recording_) {
     std::vector<int> ids;  // -1: handed through from outside, its gradient is not ours to move
     for (const Var& v : outputs) {
@@ -115,7 +122,7 @@ std::vector<Var> Tape::block(const std::string& name, std::vector<int> groups, R
       SLUICE_CHECK(ids.back() < 0 || slots_[size_t(v.id)].parent < 0, name,
                    ": a recomputed block may not hand out a part of a split value");
     }
-    steps_.push_back({name, -1, [this, body, groups, ids, name] {
+    steps_.push_back({name, "block", -1, [this, body, groups, ids, name] {
                         const std::string around = std::exchange(block_, name);
                         replay(body, groups, ids);
                         block_ = around;
@@ -157,6 +164,7 @@ void Tape::run_back_to(size_t steps) {
     if (step.output >= 0 && !has_gradient(step.output)) continue;  // the loss does not depend on it
     touched_.clear();
     step.backward();
+    if (times_) times_->backward_done(step.op);
     if (report_nonfinite_ && step.output >= 0)
       for (const int id : touched_)
         if (has_gradient(id))

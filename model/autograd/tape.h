@@ -24,6 +24,7 @@
 
 namespace sluice {
 
+class OpTimes;        // op_times.h
 class RouterChoices;  // moe_ops.h
 class StepStats;      // step_stats.h
 
@@ -55,6 +56,8 @@ class Tape {
   // while replaying(), so that everything is counted once a token.
   void count_into(StepStats* stats) { stats_ = stats; }
   StepStats* stats() const { return replaying_ ? nullptr : stats_; }
+  // Null (the default): nobody looks at a clock.
+  void time_into(OpTimes* times);
   // Routers choose what the first pass with the same `choices` chose, which keeps it there.
   void replay_choices(RouterChoices* choices) { choices_ = choices; }
   RouterChoices* choices() const { return choices_; }
@@ -92,6 +95,7 @@ class Tape {
  private:
   struct Step {
     std::string name;
+    const char* op;
     int output;  // id; -1: runs always
     std::function<void()> backward;
   };
@@ -117,6 +121,7 @@ class Tape {
   bool replaying_ = false;
   bool report_nonfinite_ = false;
   StepStats* stats_ = nullptr;
+  OpTimes* times_ = nullptr;
   RouterChoices* choices_ = nullptr;
   std::string block_;        // name of the one that runs
   int recomputed_from_ = 0;  // first id of the innermost recomputed block that runs; else 0

@@ -23,6 +23,7 @@ StepLoss StepRunner::run(const Context& ctx, const MicroBatch& batch, double los
   set_scalar(ctx, loss_scale_.view(), loss_scale);
   Tape tape(ctx, params_, mode);
   tape.count_into(stats);
+  if (mode == Tape::Mode::train && ctx.mode != Mode::plan) tape.time_into(times_);
   if (check == Check::finite) tape.report_nonfinite();
   const Var loss = lm_.loss(tape,
                             {.tokens = batch.tokens,

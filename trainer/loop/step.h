@@ -2,6 +2,7 @@
 #pragma once
 
 #include "data/loader/loader.h"
+#include "model/autograd/op_times.h"
 #include "model/autograd/step_stats.h"
 #include "model/lm/lm.h"
 
@@ -22,6 +23,7 @@ class StepRunner {
   // Bytes of arena that a training micro-batch of this shape takes, and a validation pass.
   int64_t plan(const MicroBatch& shape);
   void use(Arena& arena) { ctx_.arena = &arena; }
+  void time_into(OpTimes* times) { times_ = times; }  // of training; null: nowhere
 
   // Adds the micro-batch's gradients to the store; returns its part of the loss: sums over its
   // valid tokens times loss_scale (1 / valid tokens of the global batch).
@@ -43,6 +45,7 @@ class StepRunner {
   Recompute recompute_;
   double z_loss_;
   StepStats* stats_;
+  OpTimes* times_ = nullptr;
   Buffer loss_scale_, loss_terms_;
 };
 
