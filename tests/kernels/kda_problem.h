@@ -2,6 +2,7 @@
 // operator.
 #pragma once
 
+#include <cstring>
 #include <functional>
 #include <string>
 #include <utility>

@@ -1,0 +1,13 @@
+// kernels/kda/cuda_ops.h -- the steps of the CUDA back end, in the order that they run.
+#pragma once
+
+#include "kernels/kda/cuda.cuh"
+
+namespace sluice::cuda::kda_gpu {
+
+// Chunk table; Q+, K+, K-, gamma, (I + L)^-1 and P of every chunk.
+void prepare(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const Memory& m);
+// O, the final states; E and S of every chunk.
+void scan(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const Memory& m);
+
+}  // namespace sluice::cuda::kda_gpu

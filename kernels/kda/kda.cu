@@ -1,0 +1,35 @@
+// kernels/kda/kda.cu -- bf16 tensors, f32 parameters and states; K = V = 64 or 128.
+#include "kernels/kda/cuda_ops.h"
+
+namespace sluice::cuda {
+
+using namespace kda_gpu;
+
+int64_t kda_workspace_bytes(const kda::Sizes& s, bool keeps) {
+  return Memory(nullptr, s, keeps).bytes;
+}
+
+// Rows are read 16 bytes at a time.
+static void check_rows(const Tensor& t, const char* label) {
+  SLUICE_CHECK(t.stride[0] % 8 == 0 && reinterpret_cast<uintptr_t>(t.data) % 16 == 0, label, " is ",
+               to_string(t), ", rows ", t.stride[0], " elements apart, not at multiples of 16 bytes");
+}
+template <class Args>
+static void check_supported(const Args& a, const kda::Sizes& s) {
+  SLUICE_CHECK(a.q.dtype == DType::bf16, "q is ", to_string(a.q), ", expected bf16");
+  SLUICE_CHECK(s.K == s.V && (s.K == 64 || s.K == 128), "K is ", s.K, ", V ", s.V,
+               ", expected 64 or 128 for both");
+  check_rows(a.q, "q"), check_rows(a.k, "k"), check_rows(a.v, "v"), check_rows(a.g, "g");
+}
+
+void kda_forward(const Context& ctx, const KdaForward& a, const Tensor& workspace) {
+  const kda::Sizes s = kda::sizes_of(a);
+  check_supported(a, s);
+  check_rows(a.o, "o");
+  if (s.documents == 0) return;
+  const Memory m(workspace.data, s, bool(a.saved));
+  prepare(ctx, a, s, m);
+  scan(ctx, a, s, m);
+}
+
+}  // namespace sluice::cuda
