@@ -23,8 +23,8 @@ struct ChunkAt {
   int n0, C;
 };
 
-// Workspace of forward; backward reads it again, E and S are there for it alone. By chunk and value head, rows of a chunk's missing
-// tokens are zero. Chunks are numbered document by document.
+// Workspace of forward; backward reads it again, E and S are there for it alone. By chunk and value
+// head, rows of a chunk's missing tokens are zero. Chunks are numbered document by document.
 struct Memory {
   Memory(void* memory, const kda::Sizes& s, bool keeps) {
     const int64_t units = s.chunks() * s.HV, kept = keeps ? units : 0;
@@ -140,8 +140,7 @@ __device__ void load_decay(Rows g, const Gate& gate, ChunkAt at, int hv, Decay<D
 #pragma unroll
     for (int r = 0; r < 16; ++r) {
       const int i = I * 16 + r;
-      if (i < at.C)
-        sum += log_decay(gate, A, __bfloat162float(g[at.n0 + i][hv * D + d]) + bias);
+      if (i < at.C) sum += log_decay(gate, A, __bfloat162float(g[at.n0 + i][hv * D + d]) + bias);
       decay.G[i * Decay<D>::kPitch + d] = sum;
     }
     decay.total[I * D + d] = sum;
@@ -152,7 +151,8 @@ __device__ void load_decay(Rows g, const Gate& gate, ChunkAt at, int hv, Decay<D
 
 template <class Kernel>
 void allow_shared(Kernel kernel, size_t bytes) {
-  SLUICE_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+  SLUICE_CUDA(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
 }
 
 }  // namespace sluice::cuda::kda_gpu

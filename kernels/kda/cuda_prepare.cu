@@ -199,7 +199,7 @@ __device__ void products(float* out, const float* a, const float* b, float sign,
       sum.x += ax * bx.x, sum.y += ax * bx.y, sum.z += ax * bx.z, sum.w += ax * bx.w;
     }
     *reinterpret_cast<float4*>(out + offset + i * kInverse + j) = {sign * sum.x, sign * sum.y,
-                                                                    sign * sum.z, sign * sum.w};
+                                                                   sign * sum.z, sign * sum.w};
   }
   __syncthreads();
 }
@@ -259,8 +259,8 @@ __global__ void __launch_bounds__(kThreads, 2) prepare_kernel(Inputs in, Memory 
 
 // first[d], by one CTA: each thread sums some consecutive documents, then thread 0 the threads'.
 // Then a document's chunks, a warp a document.
-__global__ void __launch_bounds__(1024) chunk_table_kernel(const int32_t* cu, int documents,
-                                                           int chunks, Memory m) {
+__global__ void __launch_bounds__(1024)
+    chunk_table_kernel(const int32_t* cu, int documents, int chunks, Memory m) {
   __shared__ int sums[1024];
   const int each = (documents + 1023) / 1024, begin = min(int(threadIdx.x) * each, documents);
   const int end = min(begin + each, documents);
@@ -291,11 +291,13 @@ __global__ void __launch_bounds__(1024) chunk_table_kernel(const int32_t* cu, in
 
 template <int D>
 void prepare(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const Memory& m) {
-  const Inputs in{rows(a.q),    rows(a.k), rows(a.g), {static_cast<bf16*>(a.beta.data), a.beta.stride[0]},
-                  gate_of(a), int(s.H),  int(s.HV)};
+  const Inputs in{
+      rows(a.q),  rows(a.k), rows(a.g), {static_cast<bf16*>(a.beta.data), a.beta.stride[0]},
+      gate_of(a), int(s.H),  int(s.HV)};
   allow_shared(prepare_kernel<D>, sizeof(Shared<D>));
-  prepare_kernel<D><<<dim3(unsigned(s.HV), unsigned(s.chunks())), kThreads, sizeof(Shared<D>),
-                      ctx.stream>>>(in, m);
+  prepare_kernel<D>
+      <<<dim3(unsigned(s.HV), unsigned(s.chunks())), kThreads, sizeof(Shared<D>), ctx.stream>>>(in,
+                                                                                                m);
   SLUICE_LAUNCHED(ctx.stream);
 }
 

@@ -57,8 +57,8 @@ __device__ void chunk_step(const Tensors& t, const Memory& m, const Stage<D>& c,
   __syncthreads();
   if (warp >= 4) {
     for (int k = 0; k <= mt; ++k)
-      product<16, 4>(read, c.P + mt * 16 * kScorePitch + k * 16, kScorePitch, s.E + k * 16 * kVPitch,
-                     0);
+      product<16, 4>(read, c.P + mt * 16 * kScorePitch + k * 16, kScorePitch,
+                     s.E + k * 16 * kVPitch, 0);
     for (int j = 0; j < 4; ++j)
       for (int half = 0; half < 2; ++half)
         if (const int i = mt * 16 + W::row(half); i < at.C)

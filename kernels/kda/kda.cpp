@@ -64,8 +64,7 @@ void kda_forward(const Context& ctx, const KdaForward& a) {
   check_inputs(ctx, a);
   const auto [N, documents, H, HV, K, V] = kda::sizes_of(a);
   check_shape(a.o, "o", {N, HV, V}, a.q);
-  if (a.final_state)
-    check_shape(a.final_state, "final_state", {documents, HV, K, V}, a.A_log);
+  if (a.final_state) check_shape(a.final_state, "final_state", {documents, HV, K, V}, a.A_log);
   if (a.saved) check_shape(a.saved, "saved", {kda_saved_bytes(ctx, a)}, DType::u8, ctx.device);
 #ifdef SLUICE_CUDA_BUILD
   if (ctx.device == Device::cuda) {
@@ -85,8 +84,7 @@ void kda_backward(const Context& ctx, const KdaBackward& a) {
   const int64_t saved = workspace_bytes(ctx, kda::sizes_of(a), a.q.dtype, true);
   check_shape(a.saved, "saved", {saved}, DType::u8, ctx.device);
   check_shape(a.d_o, "d_o", {N, HV, V}, a.q);
-  if (a.dfinal_state)
-    check_shape(a.dfinal_state, "dfinal_state", {documents, HV, K, V}, a.A_log);
+  if (a.dfinal_state) check_shape(a.dfinal_state, "dfinal_state", {documents, HV, K, V}, a.A_log);
   check_shape(a.dq.t, "dq", {N, H, K}, a.q);
   check_shape(a.dk.t, "dk", {N, H, K}, a.q);
   check_shape(a.dv.t, "dv", {N, HV, V}, a.q);

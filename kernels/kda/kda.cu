@@ -12,7 +12,8 @@ int64_t kda_workspace_bytes(const kda::Sizes& s, bool keeps) {
 // Rows are read 16 bytes at a time.
 static void check_rows(const Tensor& t, const char* label) {
   SLUICE_CHECK(t.stride[0] % 8 == 0 && reinterpret_cast<uintptr_t>(t.data) % 16 == 0, label, " is ",
-               to_string(t), ", rows ", t.stride[0], " elements apart, not at multiples of 16 bytes");
+               to_string(t), ", rows ", t.stride[0],
+               " elements apart, not at multiples of 16 bytes");
 }
 template <class Args>
 static void check_supported(const Args& a, const kda::Sizes& s) {

@@ -79,13 +79,14 @@ inline bool is_token(const std::string& name) {
 inline void round_inputs(const KdaProblem& p) {
   for (const auto& [name, t] : p.inputs())
     for (int64_t i = 0; i < t.numel(); ++i)
-      set_element(t, i,
-                  is_token(name) ? from_bf16(to_bf16(element(t, i))) : float(element(t, i)));
+      set_element(t, i, is_token(name) ? from_bf16(to_bf16(element(t, i))) : float(element(t, i)));
 }
 
 struct KdaOnGpu {
   explicit KdaOnGpu(const KdaProblem& p)
-      : problem(p), arena(Device::cuda, 512 << 20), cu(DType::i32, {p.shape.documents() + 1}, Device::cuda) {
+      : problem(p),
+        arena(Device::cuda, 512 << 20),
+        cu(DType::i32, {p.shape.documents() + 1}, Device::cuda) {
     for (const auto& [name, t] : p.inputs()) all.try_emplace(name, t, is_token(name), &t);
     for (const auto& [name, t] : p.results()) all.try_emplace(name, t, is_token(name), nullptr);
     copy(p.cu.view(), cu.view());

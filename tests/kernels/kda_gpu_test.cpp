@@ -13,6 +13,7 @@ struct Case {
   std::string name;
   KdaShape shape;
   std::function<void(KdaProblem&)> prepare = [](KdaProblem&) {};
+  double state = .005;  // bound of final_state
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
@@ -50,8 +51,8 @@ std::function<void(KdaProblem&)> decays(std::function<double(int64_t, int64_t, i
 }
 
 void add_gates(std::vector<Case>& all) {
-  const auto slow = decays(
-      [](int64_t n, int64_t h, int64_t d) { return -0.005 - 0.475 * noise(1, n, h, d); });
+  const auto slow =
+      decays([](int64_t n, int64_t h, int64_t d) { return -0.005 - 0.475 * noise(1, n, h, d); });
   all.push_back({"random_bounded", shape({0, 500}, kBounded, 3, 3)});
   all.push_back({"random_bounded_64", shape({0, 500}, kBounded, 2, 2, 64)});
   all.push_back({"random_softplus", shape({0, 500}, kSoftplus)});
@@ -61,36 +62,41 @@ void add_gates(std::vector<Case>& all) {
                    p.decay([](int64_t, int64_t, int64_t d) { return d % 2 ? -5.0 : 0.0; });
                    scale(p.s0.view(), 100);
                  }});
-  all.push_back({"zero", shape({0, 300}, kSoftplus),
-                 decays([](int64_t, int64_t, int64_t) { return 0.0; })});
-  all.push_back({"saturated", shape({0, 300}, kBounded), [](KdaProblem& p) { fill(p.g.view(), 500); }});
-  all.push_back({"to_minus_100", shape({0, 300}, kSoftplus),
-                 decays([](int64_t n, int64_t h, int64_t d) {
-                   return -100 * std::pow(noise(2, n, h, d), 4);
-                 })});
-  all.push_back({"masked", shape({0, 500}, kSoftplus),
-                 decays([](int64_t n, int64_t h, int64_t d) {
+  all.push_back(
+      {"zero", shape({0, 300}, kSoftplus), decays([](int64_t, int64_t, int64_t) { return 0.0; })});
+  all.push_back(
+      {"saturated", shape({0, 300}, kBounded), [](KdaProblem& p) { fill(p.g.view(), 500); }});
+  all.push_back(
+      {"to_minus_100", shape({0, 300}, kSoftplus), decays([](int64_t n, int64_t h, int64_t d) {
+         return -100 * std::pow(noise(2, n, h, d), 4);
+       })});
+  all.push_back({"masked", shape({0, 500}, kSoftplus), decays([](int64_t n, int64_t h, int64_t d) {
                    return noise(3, n, h, d) < 0.5 ? -1000 : -noise(4, n, h, d);
                  })});
-  all.push_back({"masked_tokens", shape({0, 300}, kSoftplus),
-                 decays([](int64_t n, int64_t h, int64_t d) {
-                   return noise(3, n, 0, 0) < 0.1 ? -1000 : -0.1 * noise(4, n, h, d);
-                 })});
+  all.push_back(
+      {"masked_tokens", shape({0, 300}, kSoftplus), decays([](int64_t n, int64_t h, int64_t d) {
+         return noise(3, n, 0, 0) < 0.1 ? -1000 : -0.1 * noise(4, n, h, d);
+       })});
 }
 
 void add_values(std::vector<Case>& all) {
-  all.push_back({"beta_0", shape({0, 150}, kSoftplus), [](KdaProblem& p) { fill(p.beta.view(), -1000); }});
-  all.push_back({"beta_1", shape({0, 150}, kSoftplus), [](KdaProblem& p) { fill(p.beta.view(), 1000); }});
+  all.push_back(
+      {"beta_0", shape({0, 150}, kSoftplus), [](KdaProblem& p) { fill(p.beta.view(), -1000); }});
+  all.push_back(
+      {"beta_1", shape({0, 150}, kSoftplus), [](KdaProblem& p) { fill(p.beta.view(), 1000); }});
   all.push_back({"beta_near_2", shape({0, 150}, kTwice),
                  [](KdaProblem& p) { KdaProblem::normal(p.beta.view(), 9, 0.5, 4); }});
   for (const double cosine : {1.0, 0.98, 0.9})
-    all.push_back(
-        {cat("keys_of_cosine_", int(100 * cosine)), shape({0, 150}, kSoftplus),
-         [cosine](KdaProblem& p) {
-           p.decay([](int64_t, int64_t, int64_t) { return -0.02; });
-           fill(p.beta.view(), 1000);
-           similar_keys(p, cosine);
-         }});
+    all.push_back({cat("keys_of_cosine_", int(100 * cosine)), shape({0, 150}, kSoftplus),
+                   [cosine](KdaProblem& p) {
+                     p.decay([](int64_t, int64_t, int64_t) { return -0.02; });
+                     fill(p.beta.view(), 1000);
+                     similar_keys(p, cosine);
+                     // .02: every token writes to about the same place, and what it writes is bf16.
+                     // About 50 of these (the decay's reach), each good to .0011 and larger than
+                     // the state by sqrt(2), add up to .011.
+                   },
+                   .02});
   all.push_back({"norms", shape({0, 150}, kBounded), [](KdaProblem& p) {
                    for (const Tensor& t : {p.q.view(), p.k.view()})
                      for (int64_t i = 0; i < t.numel(); ++i) {
@@ -104,11 +110,12 @@ void add_values(std::vector<Case>& all) {
                      for (const Tensor& t : {p.v.view(), p.d_o.view(), p.s0.view(), p.ds1.view()})
                        scale(t, by);
                    }});
-  all.push_back({"without_d_o", shape({0, 150}, kSoftplus), [](KdaProblem& p) { fill(p.d_o.view(), 0); }});
+  all.push_back(
+      {"without_d_o", shape({0, 150}, kSoftplus), [](KdaProblem& p) { fill(p.d_o.view(), 0); }});
   all.push_back({"without_dfinal_state", shape({0, 150}, kSoftplus),
                  [](KdaProblem& p) { fill(p.ds1.view(), 0); }});
-  all.push_back({"without_states", shape({0, 150}, kSoftplus),
-                 [](KdaProblem& p) { p.with_states = false; }});
+  all.push_back(
+      {"without_states", shape({0, 150}, kSoftplus), [](KdaProblem& p) { p.with_states = false; }});
 }
 
 std::vector<Case> cases() {
@@ -129,23 +136,18 @@ std::vector<Case> cases() {
   return all;
 }
 
-void skip_without_gpu(bool& skip) {
-  int count = 0;
-  const cudaError_t e = cudaGetDeviceCount(&count);
-  skip = e != cudaSuccess || count == 0;
-  if (skip) std::printf("NOT TESTED, no GPU: %s\n", cudaGetErrorString(e));
-}
-
 class KdaCuda : public ::testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
-    bool skip = false;
-    skip_without_gpu(skip);
-    if (skip) GTEST_SKIP() << "NOT TESTED, no GPU";
+    int count = 0;
+    const cudaError_t e = cudaGetDeviceCount(&count);
+    if (e != cudaSuccess || count == 0)
+      GTEST_SKIP() << "NOT TESTED, no GPU: " << cudaGetErrorName(e) << ": "
+                   << cudaGetErrorString(e);
   }
 };
 
-// |got - want| / |want|. A gradient that is all but zero beside its terms is measured by them.
+// |got - want| / |want|; |got| where want is all zeros.
 double error_of(const Tensor& got, const Tensor& want) {
   double sq = 0, size = 0;
   for (int64_t i = 0; i < want.numel(); ++i) {
@@ -157,21 +159,21 @@ double error_of(const Tensor& got, const Tensor& want) {
 
 // What operands of bf16 and f32 sums leave (README.md): 2e-3 to 5e-3 in simulation.
 const std::map<std::string, double> kBounds = {
-    {"o", .005},  {"final_state", .005}, {"dq", .007},     {"dk", .007},        {"dv", .007},
-    {"dg", .015}, {"dbeta", .015},       {"dA_log", .005}, {"ddt_bias", .005}, {"dinitial_state", .007}};
+    {"o", .005},      {"dq", .007},       {"dk", .007},
+    {"dv", .007},     {"dg", .015},       {"dbeta", .015},
+    {"dA_log", .005}, {"ddt_bias", .005}, {"dinitial_state", .007}};
 
-void expect_close(const std::string& name, const KdaProblem& got, const KdaProblem& want,
-                  const KdaProblem::Named& g, const KdaProblem::Named& w) {
-  std::printf("%-22s", name.c_str());
+void expect_close(const Case& c, bool with_states, const KdaProblem::Named& g,
+                  const KdaProblem::Named& w) {
+  std::printf("%-22s", c.name.c_str());
   for (size_t i = 0; i < g.size(); ++i) {
     const std::string& label = g[i].first;
-    if ((label == "final_state" || label == "dinitial_state") && !want.with_states) continue;
+    if ((label == "final_state" || label == "dinitial_state") && !with_states) continue;
     const double e = error_of(g[i].second, w[i].second);
     std::printf(" %s %.1e", label.c_str(), e);
-    EXPECT_LE(e, kBounds.at(label)) << label;
+    EXPECT_LE(e, label == "final_state" ? c.state : kBounds.at(label)) << label;
   }
   std::printf("\n");
-  (void)got;
 }
 
 TEST_P(KdaCuda, ForwardAgreesWithTheRecurrenceInF64) {
@@ -183,7 +185,7 @@ TEST_P(KdaCuda, ForwardAgreesWithTheRecurrenceInF64) {
   KdaOnGpu gpu(got);
   gpu.forward();
   gpu.download(got);
-  expect_close(GetParam().name, got, want, got.outputs(), want.outputs());
+  expect_close(GetParam(), want.with_states, got.outputs(), want.outputs());
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, KdaCuda, ::testing::ValuesIn(cases()),
