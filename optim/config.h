@@ -67,6 +67,7 @@ struct OptimConfig {
   ScheduleConfig schedule;
   std::vector<GroupRule> groups;  // in order; the last one that matches wins
   MuonConfig muon;
+  std::optional<double> qk_clip_threshold;  // largest attention logit of a head; null: no QK-clip
 
   template <class V>
   void visit(V& v) {
@@ -82,6 +83,8 @@ struct OptimConfig {
     v.section("schedule", schedule);
     v.list("groups", groups, "a list of {match, weight_decay, lr_scale}");
     v.section("muon", muon);
+    v("qk_clip_threshold", qk_clip_threshold, "null or a number above 0",
+      [](const auto& x) { return !x || *x > 0; });
   }
 };
 

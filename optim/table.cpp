@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "optim/matrices.h"
 
@@ -97,6 +98,16 @@ std::string settings_table(const OptimConfig& config, const ParamStore& params,
       table += fmt::format(": {} Newton-Schulz calls a step, each of {} iterations", c.matrices,
                            config.muon.ns_steps);
     table += "\n";
+  }
+  if (config.qk_clip_threshold) {
+    int64_t heads = 0;
+    std::set<int> layers;
+    for (int i = 0; i < params.size(); ++i) {
+      const ParamSpec& spec = params.spec({i});
+      if (spec.heads.count > 0 && layers.insert(spec.group).second) heads += spec.heads.count;
+    }
+    table += fmt::format("QK-clip holds {} heads of {} attention layers to logits of {:g}\n", heads,
+                         layers.size(), *config.qk_clip_threshold);
   }
   return table;
 }

@@ -10,7 +10,7 @@
 namespace sluice {
 
 // One line for the tensors of all layers that share name, shape and settings; after them one an
-// optimizer, with its Newton-Schulz calls a step.
+// optimizer, with its Newton-Schulz calls a step, and QK-clip's heads.
 std::string settings_table(const OptimConfig& config, const ParamStore& params,
                            const std::vector<ParamSettings>& settings);
 

@@ -33,8 +33,9 @@ void online_softmax(const Tile& t, int64_t j0, int64_t n, int64_t V, T* score, T
   }
 }
 
+// Returns the tile's largest score.
 template <class T>
-void tile_forward(const MlaForward& a, const Packed<T>& p, const Tile& t, int64_t g) {
+T tile_forward(const MlaForward& a, const Packed<T>& p, const Tile& t, int64_t g) {
   const int64_t V = p.s.V, h = p.h0 + g;
   Workspace<T> memory(kTile * kTile + Workspace<T>::rounded(kTile * V) + 2 * kTile);
   T *score = memory.take(kTile * kTile), *o = memory.take(kTile * V);
@@ -54,6 +55,7 @@ void tile_forward(const MlaForward& a, const Packed<T>& p, const Tile& t, int64_
     for (int64_t e = 0; e < V; ++e) out[e] = o[i * V + e] / sum[i];
     a.lse.row<T>(t.row + i)[h] = top[i] + std::log(sum[i]);
   }
+  return *std::max_element(top, top + t.rows);
 }
 
 }  // namespace
@@ -67,10 +69,13 @@ void mla_forward(const Context& ctx, const MlaForward& a, const Scratch& scratch
       const Packed<T> p{s, h0, std::min(kHeads, s.H - h0), scratch};
       pack(ctx, a, tiles, p);
       const int64_t units = int64_t(tiles.size()) * p.heads;
+      std::vector<T> top(static_cast<size_t>(units));  // of each unit
       parallel_for(ctx, units, [&](int64_t unit) {
         const int64_t u = units - 1 - unit;  // late tiles first: they see the most keys
-        tile_forward(a, p, tiles[size_t(u / p.heads)], u % p.heads);
+        top[size_t(u)] = tile_forward(a, p, tiles[size_t(u / p.heads)], u % p.heads);
       });
+      for (int64_t u = 0; u < units; ++u)
+        raise_max_logit(a, h0 + u % p.heads, double(top[size_t(u)]));
     }
   });
 }

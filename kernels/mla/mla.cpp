@@ -43,6 +43,7 @@ static void check_inputs(const Context& ctx, const Args& a) {
 void mla_forward(const Context& ctx, const MlaForward& a) {
   check_inputs(ctx, a);
   const mla::Sizes s = mla::sizes_of(a);
+  if (a.max_logit) check_shape(a.max_logit, "max_logit", {s.H}, DType::f32, ctx.device);
   const int64_t G = std::min(s.H, mla::kHeads), width = s.nope + s.rope;
   const ArenaTensor q = scratch(ctx, a.q.dtype, {G, s.Nq, width}),
                     k = scratch(ctx, a.q.dtype, {G, s.Nk, width}),

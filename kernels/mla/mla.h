@@ -24,6 +24,7 @@ struct MlaForward {
                      //     the queries being its last tokens
   Tensor o;          // out [Nq, H, V] T
   Tensor lse;        // out [Nq, H] T, kept for backward
+  Tensor max_logit{};  // in, out [H] f32, optional: raised to the head's largest s_ij
   double rope_theta = 0;
 };
 struct MlaBackward {

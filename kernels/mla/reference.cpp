@@ -53,6 +53,7 @@ void mla_forward(const Context&, const MlaForward& a, const mla::Scratch&) {
         for (int64_t j = 0; j <= position; ++j)
           score.push_back(scale * dot(q, key<T>(a, s, first + j, h, j)));
         const double top = *std::max_element(score.begin(), score.end());
+        mla::raise_max_logit(a, h, top);
         double sum = 0;
         for (double x : score) sum += std::exp(x - top);
         const double lse = top + std::log(sum);

@@ -1,6 +1,7 @@
 // kernels/mla/sizes.h -- dimensions, and the rotation, that every back end shares.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/mla/mla.h"
@@ -28,6 +29,13 @@ Sizes sizes_of(const Args& a) {
   const int64_t V = a.o.dim(2), nope = a.kv.dim(2) - V;
   return {
       a.q.dim(0), a.kv.dim(0), a.q.dim(1), nope, a.q.dim(2) - nope, V, a.cu_seqlens_q.dim(0) - 1};
+}
+
+// Raises max_logit to the largest score of head h, if it is asked for.
+inline void raise_max_logit(const MlaForward& a, int64_t h, double score) {
+  if (!a.max_logit) return;
+  float& top = a.max_logit.as<float>()[h];
+  top = std::max(top, float(score));
 }
 
 // Rotates the pairs of x [rope] for position t, in place; `direction` -1 turns a cotangent back.

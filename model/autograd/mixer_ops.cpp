@@ -3,6 +3,7 @@
 
 #include "kernels/mla/mla.h"
 #include "kernels/short_conv/short_conv.h"
+#include "model/autograd/step_stats.h"
 
 namespace sluice {
 
@@ -130,6 +131,7 @@ Var mla_attention(Tape& tape, const MlaInputs& in, const Tensor& cu_seqlens_q,
   const DType dtype = in.q.value.dtype;
   const Var o = tape.make(dtype, {N, in.H * in.V});
   const Var lse = tape.make(dtype, {N, in.H});
+  const bool counted = tape.stats() && in.w_kv_b.index >= 0;
   mla_forward(tape.ctx(), {.q = heads(in.q.value, in.H),
                            .kv = heads(in.kv.value, in.H),
                            .k_rope = in.k_rope.value,
@@ -137,6 +139,7 @@ Var mla_attention(Tape& tape, const MlaInputs& in, const Tensor& cu_seqlens_q,
                            .cu_seqlens_k = cu_seqlens_k,
                            .o = heads(o.value, in.H),
                            .lse = lse.value,
+                           .max_logit = counted ? tape.stats()->max_logits(in.w_kv_b) : Tensor{},
                            .rope_theta = in.rope_theta});
   tape.record("mla", o, [&tape, in, cu_seqlens_q, cu_seqlens_k, o, lse] {
     const bool has_rope = in.k_rope.id >= 0;

@@ -44,6 +44,7 @@ struct MlaInputs {
   Var k_rope;  // [Nk, rope]
   int64_t H, nope, rope, V;
   double rope_theta;  // 0: NoPE
+  ParamId w_kv_b{};  // the parameter that StepStats keeps the largest logits by; none: they are not
 };
 // Causal softmax attention; the queries are the last tokens of each document. [N, H*V]
 Var mla_attention(Tape& tape, const MlaInputs& in, const Tensor& cu_seqlens_q,

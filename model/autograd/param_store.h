@@ -29,6 +29,14 @@ struct RowBlock {
   int64_t rows;
 };
 
+// Of a projection whose rows are heads, those that make attention logits: for QK-clip. Of each head
+// the first `nope` rows (of the queries, or of the keys), then `rope` rows of the queries that meet
+// the key slice of all heads. What follows are values.
+struct HeadRows {
+  int64_t count = 0;  // of heads; 0: no such projection
+  int64_t nope = 0, rope = 0;
+};
+
 // What changes a parameter after a step.
 enum class UpdateRule : uint8_t {
   gradient,     // the optimizer
@@ -49,6 +57,7 @@ struct ParamSpec {
   // A map between hidden states, which Muon may train. Embedding, head and convolutions have two
   // dimensions as well, but their rows stand for themselves.
   bool matrix = false;
+  HeadRows heads{};  // one attention a group: parameters of a group share its logits
 
   int64_t numel() const {
     int64_t n = 1;

@@ -14,13 +14,13 @@ MlaLayer::MlaLayer(const ParamScope& scope, const LayerConfig& config)
     const int64_t rank = *config_.q_lora_rank;
     q_a_proj_ = scope.matrix("q_a_proj", rank, D_);
     q_a_norm_ = scope.norm_weight("q_a_layernorm", rank);
-    q_b_proj_ = scope.matrix("q_b_proj", H * (nope + rope), rank);
+    q_b_proj_ = scope.head_matrix("q_b_proj", {H, nope, rope}, nope + rope, rank);
   } else {
-    q_proj_ = scope.matrix("q_proj", H * (nope + rope), D_);
+    q_proj_ = scope.head_matrix("q_proj", {H, nope, rope}, nope + rope, D_);
   }
   kv_a_proj_ = scope.matrix("kv_a_proj_with_mqa", r + rope, D_);
   kv_a_norm_ = scope.norm_weight("kv_a_layernorm", r);
-  kv_b_proj_ = scope.matrix("kv_b_proj", H * (nope + config_.v_head_dim), r);
+  kv_b_proj_ = scope.head_matrix("kv_b_proj", {H, nope, 0}, nope + config_.v_head_dim, r);
   if (config_.use_output_gate) g_proj_ = scope.matrix("g_proj", H * config_.v_head_dim, D_);
   o_proj_ = scope.matrix("o_proj", D_, H * config_.v_head_dim);
 }
@@ -53,7 +53,8 @@ Var MlaLayer::attend(Tape& tape, const Var& q, const Var& c, const Var& k_rope,
                         .nope = config_.qk_nope_head_dim,
                         .rope = config_.qk_rope_head_dim,
                         .V = config_.v_head_dim,
-                        .rope_theta = rope_theta()},
+                        .rope_theta = rope_theta(),
+                        .w_kv_b = kv_b_proj_},
                        cu_seqlens, cu_seqlens);
 }
 

@@ -36,6 +36,19 @@ struct ParamScope {
                        .row_blocks = std::move(row_blocks),
                        .matrix = true});
   }
+  // One [heads * rows, in] of an attention, of whose heads `heads` says which rows make logits.
+  ParamId head_matrix(const std::string& name, const HeadRows& heads, int64_t rows,
+                      int64_t in) const {
+    return params.add({.name = prefix + "." + name,
+                       .shape = {heads.count * rows, in},
+                       .init = {Init::Kind::normal, initializer_range, 0},
+                       .group = group,
+                       .weight_decay = true,
+                       .expert = false,
+                       .row_blocks = {},
+                       .matrix = true,
+                       .heads = heads});
+  }
   // Norm weights and per-head constants: never decayed.
   ParamId undecayed(const std::string& name, std::vector<int64_t> shape, Init init) const {
     return params.add({.name = prefix + "." + name,

@@ -297,6 +297,64 @@ TEST_P(Mla, PiecesEqualWhole) {
   }
 }
 
+// The scaled score of query i with key j of document d, by hand: turned by their distance.
+double score_of(const Problem& p, size_t d, int64_t i, int64_t j, int64_t h) {
+  const auto [H, nope, rope, V, theta] = p.dims;
+  const int32_t *cq = p.cu_q.view().as<int32_t>(), *ck = p.cu_k.view().as<int32_t>();
+  const int64_t before = (ck[d + 1] - ck[d]) - (cq[d + 1] - cq[d]), width = nope + rope;
+  const auto q = [&, at = ((cq[d] + i) * H + h) * width](int64_t c) {
+    return test::element(p.q, at + c);
+  };
+  const auto shared = [&, at = (ck[d] + j) * rope](int64_t c) {
+    return test::element(p.k_rope, at + c);
+  };
+  double score = 0;
+  for (int64_t c = 0; c < nope; ++c)
+    score += q(c) * test::element(p.kv.view(), ((ck[d] + j) * H + h) * (nope + V) + c);
+  for (int64_t c = 0; c < rope; c += 2) {
+    const double turn = theta > 0 ? std::pow(theta, -double(c) / double(rope)) : 0;
+    const double angle = double(before + i - j) * turn, a = shared(c), b = shared(c + 1);
+    const double q0 = q(nope + c), q1 = q(nope + c + 1);
+    score += std::cos(angle) * (q0 * a + q1 * b) + std::sin(angle) * (q0 * b - q1 * a);
+  }
+  return score / std::sqrt(double(width));
+}
+
+TEST_P(Mla, MaxLogitIsTheLargestScoreSeen) {
+  const test::CpuContext ctx(GetParam());
+  const Lengths queries = {1, 0, 130, 3}, keys = {1, 5, 170, 70};
+  for (const Dims& dims : {kNope, kRope, kNoShared, Dims{6, 4, 2, 3, 10}})
+    for (const DType t : {DType::f32, DType::f64}) {
+      const Problem p(t, queries, keys, dims);
+      const Buffer max_logit(DType::f32, {dims.H});
+      test::fill(max_logit.view(), -INFINITY);
+      auto f = p.forward();
+      f.max_logit = max_logit.view();
+      mla_forward(ctx, f);
+      for (int64_t h = 0; h < dims.H; ++h) {
+        double want = -INFINITY;
+        for (size_t d = 0; d < keys.size(); ++d)
+          for (int64_t i = 0; i < queries[d]; ++i)
+            for (int64_t j = 0; j <= keys[d] - queries[d] + i; ++j)
+              want = std::max(want, score_of(p, d, i, j, h));
+        // f32 products of at most 14 terms
+        EXPECT_NEAR(test::element(max_logit.view(), h), want, 2e-6 * want) << h;
+      }
+      test::set_element(max_logit.view(), 0, 1e6);
+      test::set_element(max_logit.view(), 1, -1e6);
+      mla_forward(ctx, f);  // raised, never lowered
+      EXPECT_EQ(test::element(max_logit.view(), 0), 1e6);
+      EXPECT_GT(test::element(max_logit.view(), 1), 0);
+    }
+  const Problem empty(DType::f32, {0, 0}, {3, 0}, kNope);
+  const Buffer none(DType::f32, {3});
+  test::fill(none.view(), -INFINITY);
+  auto f = empty.forward();
+  f.max_logit = none.view();
+  mla_forward(ctx, f);
+  EXPECT_EQ(test::element(none.view(), 0), -INFINITY);
+}
+
 TEST(MlaCpu, ThreadsChangeNoBit) {
   const Lengths lengths = {100, 0, 1, 1100, 3, 200};
   const Problem one(DType::f32, lengths, kRope);
@@ -356,6 +414,7 @@ TEST(MlaContract, ErrorsNameTheValues) {
   has(message([&](auto& f, auto&) { f.k_rope = wrong.k_rope; }), "k_rope is f64 [4, 1]");
   has(message([&](auto& f, auto&) { f.k_rope = {}; }), "k_rope is missing");
   has(message([&](auto& f, auto&) { f.lse = wrong.lse.view(); }), "lse is f64 [4, 1]");
+  has(message([&](auto& f, auto&) { f.max_logit = wrong.lse.view(); }), "max_logit is f64 [4, 1]");
   has(message([&](auto& f, auto&) { f.rope_theta = 0.5; }), "rope_theta is 0.5");
   has(message([&](auto& f, auto&) { f.rope_theta = -1; }), "rope_theta is -1");
   has(message([&](auto& f, auto&) { f.cu_seqlens_q = wrong.cu_q.view(); }),

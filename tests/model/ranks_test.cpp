@@ -10,6 +10,7 @@
 #include "kernels/comm/local_comm.h"
 #include "model/autograd/step_stats.h"
 #include "optim/expert_bias.h"
+#include "optim/qk_clip.h"
 #include "tests/support/cpu_context.h"
 #include "tests/support/tiny_model.h"
 
@@ -126,9 +127,10 @@ test::Documents documents(int rank, int micro_batch) {
 
 using Gradients = std::map<std::string, std::vector<double>>;
 
-// What a step makes of a model: gradients, and the selection biases after their update.
+// What a step makes of a model: gradients, the selection biases after their update, and the weights
+// that QK-clip changes.
 struct Step {
-  Gradients gradients, biases;
+  Gradients gradients, biases, heads;
 };
 
 void add(const ParamStore& params, std::mutex& mutex, Step& into) {
@@ -140,6 +142,21 @@ void add(const ParamStore& params, std::mutex& mutex, Step& into) {
     all.resize(size_t(spec.numel()));
     const Tensor& from = trained ? s.grad : s.master;
     for (int64_t e = 0; e < from.numel(); ++e) all[size_t(s.begin + e)] = from.as<double>()[e];
+    if (spec.heads.count == 0) continue;
+    into.heads[spec.name].resize(size_t(spec.numel()));
+    for (int64_t e = 0; e < from.numel(); ++e)
+      into.heads[spec.name][size_t(s.begin + e)] = s.master.as<double>()[e];
+  }
+}
+
+constexpr double kThreshold = 1e-2;  // of logits: both heads of the one attention pass it
+
+void largest_over_ranks(Comm& comm, const Tensor& t) {
+  const Buffer all(t.dtype, {comm.size() * t.numel()});
+  comm.all_gather(t, all.view());
+  for (int64_t i = 0; i < all.view().numel(); ++i) {
+    float& top = t.as<float>()[i % t.numel()];
+    top = std::max(top, all.view().as<float>()[i]);
   }
 }
 
@@ -163,6 +180,7 @@ Step one_rank(const LmConfig& config) {
   params.finish_gradients();
   const StepState state;
   update_expert_bias(cpu, params, stats, 0.25, &state);
+  EXPECT_EQ(qk_clip(cpu, params, stats, kThreshold, &state), 2);
   Step step;
   std::mutex mutex;
   add(params, mutex, step);
@@ -198,10 +216,13 @@ TEST_P(Ranks, TwoRanksWithRecomputationEqualOne) {
       tape.backward(lm.loss(tape, docs.batch(), Recompute::block));
     }
     if (stats.expert_counts()) comm.all_reduce_sum(stats.expert_counts());
+    largest_over_ranks(comm, stats.max_logits());
     const StepState state;
     update_expert_bias(cpu, params, stats, 0.25, &state);
+    EXPECT_EQ(qk_clip(cpu, params, stats, kThreshold, &state), 2);
     add(params, mutex, got);
   });
+  EXPECT_EQ(got.heads, want.heads);    // a maximum has no order either
   EXPECT_EQ(got.biases, want.biases);  // loads are integers, whatever the order of their sums
   double worst = 0;
   for (const auto& [name, g] : want.gradients) {

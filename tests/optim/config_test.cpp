@@ -23,11 +23,13 @@ TEST(OptimConfig, ReadsEveryKeyAndPrintsItBack) {
   const std::string yaml =
       "{kind: muon, lr: 0.004, betas: [0.8, 0.99], eps: 1.0e-6, weight_decay: 0.2, "
       "clip_grad_norm: 0, schedule: {kind: cosine, warmup_steps: 7, decay_steps: 9, "
-      "decay: linear, min_lr_ratio: 0.1}, muon: {momentum: 0.9, ns_steps: 6}}";
+      "decay: linear, min_lr_ratio: 0.1}, muon: {momentum: 0.9, ns_steps: 6}, qk_clip_threshold: "
+      "100}";
   const auto c = config::load_string<OptimConfig>(yaml, "o.yaml");
   EXPECT_EQ(c.kind, "muon");
   EXPECT_EQ(c.muon.momentum, 0.9);
   EXPECT_EQ(c.muon.ns_steps, 6);
+  EXPECT_EQ(c.qk_clip_threshold, 100);
   EXPECT_EQ(c.lr, 0.004);
   EXPECT_EQ(c.betas, (std::array<double, 2>{0.8, 0.99}));
   EXPECT_EQ(c.eps, 1e-6);
@@ -57,6 +59,7 @@ TEST(OptimConfig, RefusesWhatCannotBeMeant) {
                                   {"{clip_grad_norm: -1}", "clip_grad_norm"},
                                   {"{muon: {momentum: 1}}", "muon.momentum"},
                                   {"{muon: {ns_steps: 0}}", "muon.ns_steps"},
+                                  {"{qk_clip_threshold: 0}", "qk_clip_threshold"},
                                   {"{schedule: {kind: step}}", "schedule.kind"},
                                   {"{schedule: {warmup_steps: -1}}", "schedule.warmup_steps"},
                                   {"{schedule: {decay_steps: 1.5}}", "schedule.decay_steps"},

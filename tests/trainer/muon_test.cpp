@@ -1,8 +1,9 @@
-// tests/trainer/muon_test.cpp -- runs with optim.kind muon: resumed and threaded to the same bits,
-// skipped steps, and no change of kind.
+// tests/trainer/muon_test.cpp -- runs with Muon and QK-clip: resumed and threaded to the same bits,
+// skipped steps, metrics, and no change of kind.
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "tests/support/tiny_run.h"
 #include "trainer/loop/compare.h"
@@ -17,6 +18,7 @@ class MuonRun : public test::TinyRun {
     c.model = test::tiny_moe_config();
     c.model.vocab_size.reset();
     c.optim.kind = "muon";
+    c.optim.qk_clip_threshold = 1e-3;  // far below what the model starts with
     return c;
   }
 };
@@ -26,8 +28,9 @@ TEST_F(MuonRun, KilledRunsAndOtherThreadsGiveTheSameBits) {
   run_to_the_end(straight);
   run_killed_after(14, killed);
   for (const std::string& d : compare_runs(straight.run.dir, killed.run.dir)) ADD_FAILURE() << d;
-  EXPECT_NE(log(straight).find("100 Newton-Schulz calls a step"), std::string::npos)
-      << log(straight);
+  for (const char* line : {"100 Newton-Schulz calls a step",
+                           "QK-clip holds 2 heads of 1 attention layers to logits of 0.001"})
+    EXPECT_NE(log(straight).find(line), std::string::npos) << log(straight);
 }
 
 TEST_F(MuonRun, AnotherKindIsRefused) {
@@ -44,8 +47,33 @@ TEST_F(MuonRun, AnotherKindIsRefused) {
       << error_of(c);
 }
 
+TEST_F(MuonRun, MetricsHaveTheLargestLogitAndTheHeadsClipped) {
+  for (const auto& [threshold, clipped] :
+       {std::pair{std::optional<double>(), -1.0}, {1e-3, 2.0}, {1e3, 0.0}}) {
+    Config c = config(cat("run", clipped));
+    c.train.steps = 3;
+    c.optim.qk_clip_threshold = threshold;
+    run_to_the_end(c);
+    std::istringstream lines(read(c.run.dir + "/metrics.jsonl"));
+    int64_t steps = 0;
+    for (std::string line; std::getline(lines, line);) {
+      const auto j = nlohmann::json::parse(line);
+      if (j["event"] != "train") continue;
+      ++steps;
+      const double heads = j.value("qk_clipped_heads", -1.0), logit = j["max_attention_logit"];
+      if (steps == 1) {
+        EXPECT_EQ(heads, clipped) << line;
+      }
+      EXPECT_EQ(heads > 0, threshold && logit > *threshold) << line;
+      EXPECT_EQ(logit<0.01, clipped> 0 && steps > 1) << line;  // it stays down, or as it was
+    }
+    EXPECT_EQ(steps, 3);
+  }
+}
+
 TEST_F(MuonRun, ASkippedStepLeavesWeightsAndMomentum) {
-  const Config c = config("run");
+  Config c = config("run");
+  c.optim.qk_clip_threshold = 1e-6;  // passed again in the step after a clip
   ::testing::internal::CaptureStdout();
   Trainer t(c);
   t.train_step();

@@ -3,11 +3,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <thread>
 
 #include "model/lm/cost.h"
 #include "optim/expert_bias.h"
+#include "optim/qk_clip.h"
 #include "trainer/loop/measure.h"
 #include "trainer/metrics/expert_load.h"
 
@@ -111,8 +113,10 @@ void Trainer::train_step() {
   state_.step = updates_ + 1;
   state_.lr = float(lr_after(schedule_, step_));
   optimizer_->clip(ctx_, &state_);
-  const Outcome outcome = judge(loss);
+  Outcome outcome = judge(loss);
   optimizer_->step(ctx_, &state_);
+  if (const auto threshold = config_.optim.qk_clip_threshold)
+    outcome.heads_clipped = qk_clip(ctx_, *params_, *stats_, *threshold, &state_);
   update_expert_bias(ctx_, *params_, *stats_, config_.model.moe.bias_update_rate, &state_);
   ++step_;
   if (!state_.skip) ++updates_;
@@ -176,6 +180,12 @@ void Trainer::report(const Outcome& outcome) {
                       {"mfu", mfu}};
   if (config_.train.z_loss > 0) fields.push_back({"z_loss", outcome.loss.z_loss});
   if (stats_->expert_counts()) append(fields, expert_load(stats_->expert_counts()));
+  if (const Tensor& logits = stats_->max_logits()) {
+    const float* s = logits.as<float>();
+    fields.push_back({"max_attention_logit", *std::max_element(s, s + logits.numel())});
+    if (config_.optim.qk_clip_threshold)
+      fields.push_back({"qk_clipped_heads", double(outcome.heads_clipped)});
+  }
   metrics_->write("train", step_, fields);
   progress_.update({.step = step_,
                     .steps = config_.train.steps,

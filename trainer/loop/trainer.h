@@ -54,8 +54,9 @@ class Trainer {
   // What a step did.
   struct Outcome {
     StepLoss loss;
-    std::string skipped;  // why nothing was changed; empty: it was
-    std::string spike;    // what was out of line
+    std::string skipped;        // why nothing was changed; empty: it was
+    std::string spike;          // what was out of line
+    int64_t heads_clipped = 0;  // by QK-clip
   };
 
   void open_data();
