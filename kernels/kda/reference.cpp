@@ -53,11 +53,13 @@ static Token load(const Args& a, const kda::Sizes& s, int64_t n, int64_t hv) {
 // S~ = e^g S, in place; then e = v - S~^T k.
 static Vec decay_and_predict(const Token& t, Vec& S, int64_t K, int64_t V) {
   Vec e = t.v;
-  for (int64_t d = 0; d < K; ++d)
+  for (int64_t d = 0; d < K; ++d) {
+    const double decay = std::exp(t.g[size_t(d)]);
     for (int64_t j = 0; j < V; ++j) {
-      S[size_t(d * V + j)] *= std::exp(t.g[size_t(d)]);
+      S[size_t(d * V + j)] *= decay;
       e[size_t(j)] -= S[size_t(d * V + j)] * t.k[size_t(d)];
     }
+  }
   return e;
 }
 static void correct(const Token& t, const Vec& e, Vec& S, int64_t K, int64_t V) {
@@ -149,13 +151,14 @@ static void token_backward(const KdaBackward& a, const kda::Sizes& s, int64_t n,
   for (int64_t d = 0; d < K; ++d) {
     dk[size_t(d)] = t.b * dw[size_t(d)];
     db += t.k[size_t(d)] * dw[size_t(d)];
+    const double decay = std::exp(t.g[size_t(d)]);
     for (int64_t j = 0; j < V; ++j) {
       double& x = D[size_t(d * V + j)];
       const double before = S[size_t(d * V + j)];
       dk[size_t(d)] -= before * de[size_t(j)];
       x -= t.k[size_t(d)] * de[size_t(j)];
       dg[size_t(d)] += before * x;
-      x *= std::exp(t.g[size_t(d)]);
+      x *= decay;
     }
   }
   const bool later = hv % group != 0;  // of the value heads that share a query head

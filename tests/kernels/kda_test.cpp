@@ -1,189 +1,216 @@
-// tests/kernels/kda_test.cpp -- the chunked back end against the recurrence in f64, over gate
-// families.
+// tests/kernels/kda_test.cpp -- the chunked back end against the recurrence in f64, case by case.
+//
+//   ctest -R KdaContract -V        prints the table: relative error of each result in f32
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <map>
 
-#include "tests/kernels/kda_problem.h"
+#include "tests/kernels/kda_cases.h"
 
 namespace sluice::test {
 namespace {
 
-struct Case {
-  std::string name;
-  KdaShape shape;
-  std::function<void(KdaProblem&)> prepare = [](KdaProblem&) {};
-  // Of a result's root mean square: 1.2e-7 of f32 through 64-token solves and sums; 2.9e-6 was the
-  // most seen of the others.
-  double f32 = 6e-6;
+// A tensor that is smaller everywhere is zero in f32.
+constexpr double kNothing = 1e-30;
+
+// The larger of ||got - want|| / ||want|| and max |got - want| / max |want|. -1: nothing to
+// compare, both are zero.
+double relative_error(const Tensor& got, const Tensor& want) {
+  double sq = 0, sq_want = 0, largest = 0, largest_want = 0, largest_got = 0;
+  for (int64_t i = 0; i < want.numel(); ++i) {
+    const double g = element(got, i), w = element(want, i);
+    if (!std::isfinite(g)) return INFINITY;
+    sq += (g - w) * (g - w);
+    sq_want += w * w;
+    largest = std::max(largest, std::abs(g - w));
+    largest_want = std::max(largest_want, std::abs(w));
+    largest_got = std::max(largest_got, std::abs(g));
+  }
+  if (largest_want < kNothing) return largest_got < kNothing ? -1 : INFINITY;
+  return std::max(std::sqrt(sq / sq_want), largest / largest_want);
+}
+
+using Row = std::map<std::string, double>;  // by result
+
+void add_errors(const KdaProblem& got, const KdaProblem& want, Row& row) {
+  const auto g = got.results(), w = want.results();
+  for (size_t i = 0; i < g.size(); ++i) {
+    const std::string& name = g[i].first;
+    const bool left_out = (name == "final_state" && !want.with_final) ||
+                          (name == "dinitial_state" && !want.with_initial);
+    const double e = left_out ? -1 : relative_error(g[i].second, w[i].second);
+    row[name] = row.count(name) ? std::max(row[name], e) : e;
+  }
+}
+
+// Relative to the result, in f32: 6e-8 a rounding. States, outputs and most gradients are sums of
+// up to 64 terms within a chunk and of chunks that the gate lets fade; 1.8e-6 was the most seen.
+// dg is what remains of terms that cancel, summed backwards over the chunk, and its sums over
+// tokens, dA_log and ddt_bias, cancel once more while the error repeats from token to token.
+// Where the gate forgets (8 and 9), dg is e^g of those terms: e^-5 is 1/150. One channel (13) has
+// no direction but the epsilon of the norm: dq and dk are 1e-6 of what cancels, and ddt_bias has
+// one channel's terms.
+double f32_bound(int number, const std::string& what, const std::string& result) {
+  if (number == 13 && what.find("K1 V1") != what.npos &&
+      (result == "dq" || result == "dk" || result == "ddt_bias"))
+    return 1e-3;
+  const bool forgets = number == 8 || number == 9;
+  if (result == "dg") return forgets ? 2e-4 : 1e-5;
+  if (result == "dA_log" || result == "ddt_bias") return forgets ? 5e-3 : 2e-4;
+  return 4e-6;
+}
+constexpr double kF64Share = 1e-7;  // 2^-53 to 2^-24, and as much again
+
+const char* const kColumns[] = {"o",  "final_state", "dq",     "dk",      "dv", "dinitial_state",
+                                "dg", "dbeta",       "dA_log", "ddt_bias"};
+
+class KdaContract : public testing::Test {
+ protected:
+  static void print_head() {
+    fmt::print("| {:>4} | {:36} |", "case", "");
+    for (const char* name :
+         {"o", "S_T", "dq", "dk", "dv", "dS_0", "dg", "dbeta", "dA_log", "ddt_bias", "f64"})
+      fmt::print(" {:8} |", name);
+    fmt::print("\n");
+  }
+  void run(int first, int last);  // cases by number
+  void finish_row(int number, const std::string& what) {
+    double worst = 0;
+    fmt::print("| {:>4} | {:36} |", number, what);
+    for (const char* name : kColumns) {
+      const double e = f32_.at(name), bound = f32_bound(number, what, name);
+      if (e < 0)
+        fmt::print(" {:8} |", "");
+      else
+        fmt::print(" {:.1e}  |", e);
+      EXPECT_LE(e, bound) << number << " " << what << ": " << name;
+      EXPECT_LE(f64_.at(name), bound * kF64Share) << number << " " << what << ": " << name;
+      worst = std::max(worst, f64_.at(name));
+    }
+    fmt::print(" {:.1e}  |\n", worst);
+    f32_.clear(), f64_.clear();
+  }
+
+  CpuContext reference_{Mode::reference}, fast_;
+  Row f32_, f64_;
 };
 
-void PrintTo(const Case& c, std::ostream* out) {
-  *out << c.name;
+void KdaContract::run(int first, int last) {
+  print_head();
+  std::vector<KdaCase> cases;
+  for (const KdaCase& c : kda_contract_cases())
+    if (c.number >= first && c.number <= last) cases.push_back(c);
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const KdaCase& c = cases[i];
+    KdaProblem want(c.shape), f32(c.shape, DType::f32), f64(c.shape);
+    c.prepare(want);
+    f32.take_inputs(want);
+    f64.take_inputs(want);
+    want.run(reference_);
+    f32.run(fast_);
+    f64.run(fast_);
+    add_errors(f32, want, f32_);
+    add_errors(f64, want, f64_);
+    if (i + 1 == cases.size() || cases[i + 1].what != c.what) finish_row(c.number, c.what);
+  }
 }
 
-double noise(uint64_t seed, int64_t n, int64_t h, int64_t d) {
-  return random_uniform(seed, uint64_t((n * 97 + h) * 1031 + d));
+// Two halves, for two cores.
+TEST_F(KdaContract, TableOfGates) {
+  run(1, 9);
+}
+TEST_F(KdaContract, TableOfKeysAndPaths) {
+  run(10, 19);
 }
 
-// Key = cosine * (a fixed direction) + the rest at random.
-void similar_keys(KdaProblem& p, double cosine) {
-  const int64_t K = p.shape.K, N = p.shape.N(), H = p.shape.H;
-  for (int64_t i = 0; i < N * H; ++i)
-    for (int64_t d = 0; d < K; ++d)
-      set_element(p.k.view(), i * K + d,
-                  float(cosine * random_normal(7, uint64_t(d)) +
-                        std::sqrt(1 - cosine * cosine) * random_normal(8, uint64_t(i * K + d))));
-}
-
-void scale(const Tensor& t, double by) {
-  for (int64_t i = 0; i < t.numel(); ++i) set_element(t, i, float(by * element(t, i)));
-}
-
-const KdaParams kBounded{GateLaw::bounded, -5, 1};
-const KdaParams kTwice{GateLaw::softplus, -5, 2};
-
-KdaShape shape(std::vector<int32_t> cu, KdaParams params = {}, int64_t H = 2, int64_t HV = 2,
-               int64_t K = 24, int64_t V = 20) {
-  return {H, HV, K, V, std::move(cu), params};
-}
-
-std::vector<Case> cases() {
-  std::vector<Case> all;
-  for (const int32_t T : {1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129})
-    all.push_back({cat("tokens_", T), shape({0, T}, kBounded)});
-  all.push_back({"random_bounded", shape({0, 150, 300}, kBounded)});
-  all.push_back({"random_softplus", shape({0, 150, 300})});
-  all.push_back({"slow", shape({0, 300}), [](KdaProblem& p) {
-                   p.decay([](int64_t n, int64_t h, int64_t d) {
-                     return -0.005 - 0.475 * noise(1, n, h, d);
-                   });
-                 }});
-  all.push_back({"zero", shape({0, 300}),
-                 [](KdaProblem& p) { p.decay([](int64_t, int64_t, int64_t) { return 0.0; }); }});
-  all.push_back(
-      {"saturated", shape({0, 300}, kBounded), [](KdaProblem& p) { fill(p.g.view(), 500); }});
-  all.push_back({"half_zero_half_strong", shape({0, 300}), [](KdaProblem& p) {
-                   p.decay([](int64_t, int64_t, int64_t d) { return d % 2 ? -5.0 : 0.0; });
-                   scale(p.s0.view(), 100);
-                 }});
-  all.push_back({"to_minus_100", shape({0, 300}),
-                 [](KdaProblem& p) {
-                   p.decay([](int64_t n, int64_t h, int64_t d) {
-                     return -100 * std::pow(noise(2, n, h, d), 4);
-                   });
-                   // 5e-5: dA_log sums dg * g, rounding of dg times 40 where dg itself is e^-40.
-                 },
-                 5e-5});
-  all.push_back({"masked", shape({0, 300}), [](KdaProblem& p) {
-                   p.decay([](int64_t n, int64_t h, int64_t d) {
-                     return noise(3, n, h, d) < 0.5 ? -1000 : -noise(4, n, h, d);
-                   });
-                 }});
-  all.push_back({"masked_tokens", shape({0, 300}), [](KdaProblem& p) {
-                   p.decay([](int64_t n, int64_t h, int64_t d) {
-                     return noise(3, n, 0, 0) < 0.1 ? -1000 : -0.1 * noise(4, n, h, d);
-                   });
-                 }});
-  all.push_back({"beta_0", shape({0, 150}), [](KdaProblem& p) { fill(p.beta.view(), -1000); }});
-  all.push_back({"beta_1", shape({0, 150}), [](KdaProblem& p) { fill(p.beta.view(), 1000); }});
-  all.push_back({"beta_0_or_1", shape({0, 150}), [](KdaProblem& p) {
-                   for (int64_t i = 0; i < p.beta.view().numel(); ++i)
-                     set_element(p.beta.view(), i, noise(5, i, 0, 0) < 0.5 ? -1000 : 1000);
-                 }});
-  all.push_back({"beta_near_2", shape({0, 150}, kTwice),
-                 [](KdaProblem& p) { KdaProblem::normal(p.beta.view(), 9, 0.5, 4); }});
-  for (const double cosine : {1.0, 0.98, 0.9})
-    all.push_back(
-        {cat("keys_of_cosine_", int(100 * cosine)), shape({0, 150}), [cosine](KdaProblem& p) {
-           p.decay([](int64_t, int64_t, int64_t) { return -0.02; });
-           fill(p.beta.view(), 1000);
-           similar_keys(p, cosine);
-         }});
-  all.push_back({"norms", shape({0, 150}, kBounded), [](KdaProblem& p) {
-                   for (const Tensor& t : {p.q.view(), p.k.view()})
-                     for (int64_t i = 0; i < t.numel(); ++i) {
-                       const int64_t row = i / (t.dim(1) * t.dim(2)) % 4;
-                       const double by[] = {1e-4, 1, 1e3, 0};  // the last: all-zero rows
-                       set_element(t, i, float(by[row] * element(t, i)));
-                     }
-                 }});
-  for (const double by : {1e3, 1e-3})
-    all.push_back({by > 1 ? "large" : "small", shape({0, 150}, kBounded), [by](KdaProblem& p) {
-                     for (const Tensor& t : {p.v.view(), p.d_o.view(), p.s0.view(), p.ds1.view()})
-                       scale(t, by);
-                   }});
-  all.push_back({"without_d_o", shape({0, 150}), [](KdaProblem& p) { fill(p.d_o.view(), 0); }});
-  all.push_back(
-      {"without_dfinal_state", shape({0, 150}), [](KdaProblem& p) { fill(p.ds1.view(), 0); }});
-  all.push_back({"without_states", shape({0, 150}), [](KdaProblem& p) { p.with_states = false; }});
-  all.push_back({"packed_15", shape({0, 15}, kBounded)});
-  all.push_back({"packed_500", shape({0, 128, 250, 500}, kBounded, 1, 1)});
-  all.push_back({"packed_many", shape({0, 15, 100, 300, 301, 500}, {}, 1, 1)});
-  std::vector<int32_t> tiny{0};
-  for (int64_t d = 0; d < 60; ++d)
-    tiny.push_back(tiny.back() + int32_t(41 * noise(6, d, 0, 0)) * (d % 7 != 0));
-  all.push_back({"packed_tiny_and_empty", shape(tiny, kBounded, 1, 2, 8, 5)});
-  all.push_back({"grouped_2_4", shape({0, 100, 150}, {}, 2, 4)});
-  all.push_back({"grouped_2_8", shape({0, 100}, kBounded, 2, 8, 16, 16)});
-  // 1e-4: the norm leaves one channel nothing but its epsilon, so dq is all cancellation.
-  all.push_back({"one_channel", shape({0, 100}, kBounded, 1, 1, 1, 1), [](KdaProblem&) {}, 1e-4});
-  all.push_back({"wide", shape({0, 100}, kBounded, 1, 1, 128, 130)});
-  return all;
-}
-
-class KdaChunked : public ::testing::TestWithParam<Case> {
- protected:
-  // rms(got - want) of each result stays under `tolerance` times rms(want), or for gradients made
-  // of large terms that cancel, times the size of the terms: dg where the gate forgets all; the
-  // sums of dg over tokens, where its error repeats from token to token and the gate (up to 100)
-  // enlarges it.
-  void expect_close(const KdaProblem& got, const KdaProblem& want, double tolerance) {
-    const auto g = got.results(), w = want.results();
-    const double terms = rms(want.dbeta.view()) / 10, dg = rms(want.dg.view()) + 1e-30;
-    const double N = double(want.shape.N());
-    for (size_t i = 0; i < g.size(); ++i) {
-      const std::string& name = g[i].first;
-      if ((name == "final_state" || name == "dinitial_state") && !want.with_states) continue;
-      double sq = 0, size = rms(w[i].second);
-      for (int64_t e = 0; e < g[i].second.numel(); ++e) {
-        const double d = element(g[i].second, e) - element(w[i].second, e);
-        sq += d * d;
-      }
-      if (name == "dg") size = std::max(size, terms);
-      if (name == "ddt_bias") size += 5 * dg * std::sqrt(N);
-      if (name == "dA_log") size += 10 * dg * std::sqrt(N * double(want.shape.K));
-      const double error = std::sqrt(sq / double(std::max<int64_t>(g[i].second.numel(), 1)));
-      EXPECT_LE(error, tolerance * size) << name << ": " << error / size;
+// A tensor in the middle of poison: rows before and after it, columns beside it where rows may be
+// strided.
+struct Framed {
+  Framed(const Tensor& like, double poison_value)
+      : poison(poison_value), beside(like.rank == 2 || like.rank == 3 ? 3 : 0) {
+    const int64_t rows = like.dim(0), width = like.numel() / std::max<int64_t>(rows, 1);
+    memory = Buffer(like.dtype, {rows + 2, width + 2 * beside});
+    fill(memory.view(), poison);
+    view = memory.view().rows(1, rows).columns(beside, width);
+    if (like.rank == 1) view = view.reshape({rows});
+    if (like.rank == 3) view = view.reshape({rows, like.dim(1), like.dim(2)});
+    if (like.rank == 4) view = view.reshape({rows, like.dim(1), like.dim(2), like.dim(3)});
+  }
+  void set(const Tensor& from) const {
+    for (int64_t i = 0; i < from.numel(); ++i) set_element(view, i, element(from, i));
+  }
+  // The elements into `to`; the rest must be poison still.
+  void take(const Tensor& to, const std::string& name) const {
+    for (int64_t i = 0; i < to.numel(); ++i) set_element(to, i, element(view, i));
+    fill(view, poison);
+    for (int64_t i = 0; i < memory.view().numel(); ++i) {
+      const double e = element(memory.view(), i);
+      ASSERT_TRUE(std::isnan(poison) ? std::isnan(e) : float(e) == float(poison))
+          << name << " " << i;
     }
   }
-  static double rms(const Tensor& t) {
-    return std::sqrt(dot(t, t) / double(std::max<int64_t>(t.numel(), 1)));
-  }
+  double poison;
+  int64_t beside;
+  Buffer memory;
+  Tensor view;
 };
 
-// 1e-10: a chunk's solve and its sums over 64 tokens lose a few digits of 2e-16, more so where keys
-// are alike and beta is near 2.
-TEST_P(KdaChunked, F64AgreesWithTheRecurrence) {
-  KdaProblem got(GetParam().shape), want(GetParam().shape);
-  GetParam().prepare(got);
-  want.take_inputs(got);
-  got.run(CpuContext());
-  want.run(CpuContext(Mode::reference));
-  expect_close(got, want, 1e-10);
+void run_in_poison(const Context& ctx, KdaProblem& p, double poison) {
+  KdaForward f = p.forward_args();
+  KdaBackward b = p.backward_args();
+  std::vector<Framed> framed;
+  std::vector<std::pair<std::string, Tensor>> tensors = p.inputs();
+  for (const auto& t : p.results()) tensors.push_back(t);
+  for (const auto& [name, t] : tensors) framed.emplace_back(t, poison);
+  const size_t inputs = p.inputs().size();
+  for (size_t i = 0; i < inputs; ++i) framed[i].set(tensors[i].second);
+  size_t at = 0;
+  for (Tensor* t : {&f.q,          &f.k,
+                    &f.v,          &f.g,
+                    &f.beta,       &f.A_log,
+                    &f.dt_bias,    &f.initial_state,
+                    &b.d_o,        &b.dfinal_state,
+                    &f.o,          &f.final_state,
+                    &b.dq.t,       &b.dk.t,
+                    &b.dv.t,       &b.dg.t,
+                    &b.dbeta.t,    &b.dA_log.t,
+                    &b.ddt_bias.t, &b.dinitial_state.t})
+    *t = framed[at++].view;
+  b.q = f.q, b.k = f.k, b.v = f.v, b.g = f.g, b.beta = f.beta;
+  b.A_log = f.A_log, b.dt_bias = f.dt_bias, b.initial_state = f.initial_state;
+
+  constexpr int64_t kGuard = 256;
+  const int64_t bytes = kda_saved_bytes(ctx, f);
+  const Buffer saved(DType::u8, {bytes + 2 * kGuard});
+  std::fill_n(saved.view().as<uint8_t>(), saved.view().numel(), uint8_t(0xff));  // NaN
+  f.saved = b.saved = saved.view().rows(kGuard, bytes);
+  kda_forward(ctx, f);
+  kda_backward(ctx, b);
+  for (int64_t i = 0; i < kGuard; ++i)
+    for (const int64_t j : {i, kGuard + bytes + i})
+      ASSERT_EQ(saved.view().as<uint8_t>()[j], 0xff) << j;
+  for (size_t i = 0; i < framed.size(); ++i) framed[i].take(tensors[i].second, tensors[i].first);
 }
 
-TEST_P(KdaChunked, F32AgreesWithTheRecurrence) {
-  KdaProblem got(GetParam().shape, DType::f32), want(GetParam().shape);
-  GetParam().prepare(want);
-  got.take_inputs(want);
-  got.run(CpuContext());
-  want.run(CpuContext(Mode::reference));
-  expect_close(got, want, GetParam().f32);
+// Case 20: what is read or written outside shows.
+TEST_F(KdaContract, TableInPoison) {
+  print_head();
+  for (const double poison : {double(NAN), 1e30}) {
+    for (const KdaShape& shape : {kda_cases::shape({0, 1, 1, 70, 205}, {}, 2, 4),
+                                  kda_cases::shape({0, 0, 15, 143}, kda_cases::kBounded, 1, 2)}) {
+      KdaProblem want(shape), f32(shape, DType::f32), f64(shape);
+      f32.take_inputs(want);
+      f64.take_inputs(want);
+      want.run(reference_);
+      run_in_poison(fast_, f32, poison);
+      run_in_poison(fast_, f64, poison);
+      add_errors(f32, want, f32_);
+      add_errors(f64, want, f64_);
+    }
+    finish_row(20, fmt::format("in poison of {}, strided rows", poison));
+  }
 }
-
-INSTANTIATE_TEST_SUITE_P(Cases, KdaChunked, ::testing::ValuesIn(cases()),
-                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace sluice::test
