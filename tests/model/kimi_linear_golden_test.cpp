@@ -5,39 +5,18 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <cstring>
 #include <numeric>
 
 #include "configs/schema.h"
 #include "model/export/published.h"
-#include "model/export/safetensors.h"
 #include "tests/support/cpu_context.h"
+#include "tests/support/golden.h"
 #include "tests/support/tiny_model.h"
 
 namespace sluice {
 namespace {
 
 const std::string kFolder = SLUICE_SOURCE_DIR "/tests/golden/kimi_linear/";
-
-// A float tensor of any type, as doubles.
-std::vector<double> read_values(const SafetensorsReader& file, const std::string& name) {
-  const SafetensorsEntry* e = file.find(name);
-  SLUICE_CHECK(e, file.path(), " has no ", name);
-  const Buffer raw(e->dtype, {e->numel()});
-  file.read_slice(name, 0, raw.view());
-  std::vector<double> values;
-  for (int64_t i = 0; i < e->numel(); ++i) {
-    if (e->dtype != DType::bf16) {
-      values.push_back(test::element(raw.view(), i));
-    } else {
-      const uint32_t bits = uint32_t(static_cast<const uint16_t*>(raw.view().data)[i]) << 16;
-      float value;
-      std::memcpy(&value, &bits, sizeof value);
-      values.push_back(double(value));
-    }
-  }
-  return values;
-}
 
 struct Difference {
   double absolute = 0, relative = 0;  // the latter to the tensor's largest value
@@ -71,7 +50,7 @@ class Model {
     for (const PublishedTensor& t : published_) {
       EXPECT_EQ(file_.find(t.name) ? file_.find(t.name)->shape : std::vector<int64_t>{}, t.shape)
           << t.name;
-      const std::vector<double> values = read_values(file_, t.name);
+      const std::vector<double> values = test::golden_values(file_, t.name);
       const Tensor master = params_.shards()[size_t(t.id.index)].master;
       for (int64_t i = 0; i < t.numel(); ++i)
         test::set_element(master, t.first_element + i, values[size_t(i)]);
@@ -108,7 +87,7 @@ class Model {
 
   Difference logits() const {
     Difference d;
-    const std::vector<double> want = read_values(file_, "logits");
+    const std::vector<double> want = test::golden_values(file_, "logits");
     EXPECT_EQ(want.size(), logits_.size());
     const double scale = largest(want);
     for (size_t i = 0; i < want.size(); ++i) d.take("", logits_[i], want[i], scale);
@@ -123,7 +102,7 @@ class Model {
         EXPECT_EQ(file_.find("grad." + t.name), nullptr) << t.name;
         continue;
       }
-      const std::vector<double> want = read_values(file_, "grad." + t.name);
+      const std::vector<double> want = test::golden_values(file_, "grad." + t.name);
       const Tensor got = params_.shards()[size_t(t.id.index)].grad;
       const double scale = largest(want);
       for (int64_t i = 0; i < t.numel(); ++i)
@@ -133,7 +112,7 @@ class Model {
   }
 
   int64_t sequences() const { return B_; }
-  double want_loss() const { return read_values(file_, "loss").at(0); }
+  double want_loss() const { return test::golden_values(file_, "loss").at(0); }
   // Everything in the file that is a weight.
   size_t weights_in_file() const {
     size_t n = 0;
