@@ -163,8 +163,7 @@ inline void add_paths(std::vector<KdaCase>& all) {
   all.push_back({15, "T150 dS_T = 0", path, [](KdaProblem& p) { fill(p.ds1.view(), 0); }});
   all.push_back({15, "T150 no S0", path, [](KdaProblem& p) { p.with_initial = false; }});
   all.push_back({15, "T150 no final state", path, [](KdaProblem& p) { p.with_final = false; }});
-  all.push_back(
-      {15, "T150 neither", path, [](KdaProblem& p) { p.with_initial = p.with_final = false; }});
+  all.push_back({15, "T150 neither", path, [](KdaProblem& p) { p.with_states = false; }});
 
   all.push_back({16, "[0,15]", shape({0, 15}, kBounded)});
   all.push_back({16, "[0,256,500,1000]", shape({0, 256, 500, 1000}, kBounded)});

@@ -121,8 +121,8 @@ struct KdaProblem {
                  .final_state = {},
                  .saved = {},
                  .params = shape.params};
-    if (with_initial) a.initial_state = s0.view();
-    if (with_final) a.final_state = s1.view();
+    if (has_initial()) a.initial_state = s0.view();
+    if (has_final()) a.final_state = s1.view();
     return a;
   }
   KdaBackward backward_args() const {
@@ -147,8 +147,8 @@ struct KdaProblem {
                   .ddt_bias = {ddt_bias.view()},
                   .dinitial_state = {},
                   .params = shape.params};
-    if (with_initial) a.initial_state = s0.view(), a.dinitial_state = {ds0.view()};
-    if (with_final) a.dfinal_state = ds1.view();
+    if (has_initial()) a.initial_state = s0.view(), a.dinitial_state = {ds0.view()};
+    if (has_final()) a.dfinal_state = ds1.view();
     return a;
   }
   void allocate_saved(const Context& ctx) {
@@ -169,9 +169,10 @@ struct KdaProblem {
   // <d_o, o> + <dfinal_state, final_state>: what the gradients are of.
   double loss(const Context& ctx) {
     kda_forward(ctx, forward_args());
-    return dot(o.view(), d_o.view()) + (with_final ? dot(s1.view(), ds1.view()) : 0);
+    return dot(o.view(), d_o.view()) + (has_final() ? dot(s1.view(), ds1.view()) : 0);
   }
   void take_inputs(const KdaProblem& from) {
+    with_states = from.with_states;
     with_initial = from.with_initial, with_final = from.with_final;
     const Named to = inputs(), source = from.inputs();
     for (size_t i = 0; i < to.size(); ++i)
@@ -179,9 +180,13 @@ struct KdaProblem {
         set_element(to[i].second, e, element(source[i].second, e));
   }
 
+  bool has_initial() const { return with_states && with_initial; }
+  bool has_final() const { return with_states && with_final; }
+
   KdaShape shape;
   DType type;
-  bool with_initial = true, with_final = true;  // states, and their gradients
+  bool with_states = true;                      // both, and their gradients
+  bool with_initial = true, with_final = true;  // each of the two
   Buffer q, k, v, g, beta, A_log, dt_bias, cu, s0, d_o, ds1;
   Buffer o, s1, dq, dk, dv, dg, dbeta, dA_log, ddt_bias, ds0;
   Buffer saved;

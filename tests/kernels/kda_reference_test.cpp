@@ -17,7 +17,7 @@ void unit_key(const Tensor& t, int64_t n, int64_t channel) {
 TEST(KdaReference, OneTokenReadsWhatItWrote) {
   CpuContext cpu(Mode::reference);
   KdaProblem p({.H = 1, .HV = 1, .K = 4, .V = 3, .cu = {0, 1}, .params = {}});
-  p.with_initial = p.with_final = false;
+  p.with_states = false;
   p.forward(cpu);
   double qk = 0, qq = 1e-6, kk = 1e-6;
   for (int64_t d = 0; d < 4; ++d) {
@@ -64,7 +64,7 @@ TEST(KdaReference, WithoutWritesTheStateOnlyDecays) {
 TEST(KdaReference, OrthonormalKeysOverwrite) {
   CpuContext cpu(Mode::reference);
   KdaProblem p({.H = 1, .HV = 1, .K = 4, .V = 3, .cu = {0, 8}, .params = {}});
-  p.with_initial = p.with_final = false;
+  p.with_states = false;
   p.decay([](int64_t, int64_t, int64_t) { return 0.0; });
   fill(p.beta.view(), 1000);  // beta = 1
   for (int64_t n = 0; n < 8; ++n) {

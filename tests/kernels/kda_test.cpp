@@ -37,8 +37,8 @@ void add_errors(const KdaProblem& got, const KdaProblem& want, Row& row) {
   const auto g = got.results(), w = want.results();
   for (size_t i = 0; i < g.size(); ++i) {
     const std::string& name = g[i].first;
-    const bool left_out = (name == "final_state" && !want.with_final) ||
-                          (name == "dinitial_state" && !want.with_initial);
+    const bool left_out = (name == "final_state" && !want.has_final()) ||
+                          (name == "dinitial_state" && !want.has_initial());
     const double e = left_out ? -1 : relative_error(g[i].second, w[i].second);
     row[name] = row.count(name) ? std::max(row[name], e) : e;
   }

@@ -186,7 +186,7 @@ TEST_P(KimiLinearGolden, ReferenceF64) {
 
 INSTANTIATE_TEST_SUITE_P(Models, KimiLinearGolden,
                          testing::Values("dense_3_1", "moe_3_1", "moe_1_1_q_lora", "moe_7_1",
-                                         "linear_1_0"),
+                                         "linear_1_0", "mla_0_1_rope"),
                          [](const auto& p) { return std::string(p.param); });
 
 }  // namespace

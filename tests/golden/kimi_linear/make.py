@@ -1,5 +1,6 @@
-"""Writes NAME.safetensors beside every NAME.yaml: a random model of transformers' own `kimi_linear` on the CPU, what it
-computes and its gradients. Tests read the files; nothing else needs this program.
+"""Writes NAME.safetensors beside every NAME.yaml: a random model of transformers' own `kimi_linear` on the CPU (with
+rotary positions `deepseek_v3`: the same MLA), what it computes and its gradients. Tests read the files; nothing else needs
+this program.
 
 usage: pip install torch transformers safetensors pyyaml        (transformers 5.23.0, torch 2.11.0 were used)
        python tests/golden/kimi_linear/make.py [NAME...]
@@ -23,18 +24,19 @@ import torch
 import transformers
 import yaml
 from safetensors.torch import save_file
+from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek
 from transformers.models.kimi_linear import modeling_kimi_linear as kimi
 
 HERE = pathlib.Path(__file__).parent
-SHAPES = {"dense_3_1": (2, 100), "moe_3_1": (2, 100), "moe_1_1_q_lora": (3, 71), "moe_7_1": (2, 90), "linear_1_0": (2, 130)}
+SHAPES = {"dense_3_1": (2, 100), "moe_3_1": (2, 100), "moe_1_1_q_lora": (3, 71), "moe_7_1": (2, 90), "linear_1_0": (2, 130), "mla_0_1_rope": (2, 90)}
 SMALLEST_MARGIN = 1e-4  # between the last expert chosen and the next: rounding must not decide
 
 
 class InF64:
-    """torch, but float32 means float64."""
+    """torch, but float and float32 mean float64."""
 
     def __getattr__(self, name):
-        return torch.float64 if name == "float32" else getattr(torch, name)
+        return torch.float64 if name in ("float", "float32") else getattr(torch, name)
 
 
 def pattern(m):
@@ -59,6 +61,10 @@ def published_config(m):
         "num_expert_group": 1, "topk_group": 1, "moe_router_activation_func": "sigmoid", **moe}
     if m["ffn"] == "dense":
         config["first_k_dense_replace"] = m["num_hidden_layers"]
+    if not mla.get("use_nope", True):  # kimi_linear never rotates
+        assert set(kinds) == {"mla"} and m["ffn"] == "dense"
+        config.update(architectures=["DeepseekV3ForCausalLM"], model_type="deepseek_v3", num_nextn_predict_layers=0,
+                      rope_parameters={"rope_type": "default", "rope_theta": mla["rope_theta"]}, rope_interleave=True)
     return config
 
 
@@ -149,7 +155,7 @@ def load(m, weights):
             folder, dtype=torch.float64, attn_implementation="eager", experts_implementation="eager", output_loading_info=True)
     assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
     for module in model.modules():  # the latents' norms have an epsilon of the class, 1e-6; ours is the config's everywhere
-        if isinstance(module, kimi.KimiLinearRMSNorm):
+        if isinstance(module, (kimi.KimiLinearRMSNorm, deepseek.DeepseekV3RMSNorm)):
             module.variance_epsilon = m["rms_norm_eps"]
     return model.train()
 
@@ -200,7 +206,7 @@ def make(name):
 
 if __name__ == "__main__":
     assert kimi.chunk_kimi_delta_attention.__module__ == kimi.__name__, "some other package's kernel"
-    kimi.torch = InF64()
+    kimi.torch = deepseek.torch = InF64()
     torch.Tensor.float = torch.Tensor.double
     for name in sys.argv[1:] or sorted(SHAPES):
         make(name)
