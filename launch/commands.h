@@ -5,6 +5,10 @@
 #include <string>
 #include <vector>
 
+namespace sluice {
+struct Config;  // trainer/loop/config.h
+}
+
 namespace sluice::launch {
 
 struct TextInput {
@@ -34,6 +38,7 @@ struct ConfigSource {
   std::string file;
   std::vector<std::string> set;  // "a.b=c"
 };
+Config load(const ConfigSource& c);  // an error has the exit code of one in a config
 void print_config(const ConfigSource& c);
 // The process's exit code (trainer/loop/exit_code.h). fresh: a folder that was used is refused.
 int train(const ConfigSource& c, bool fresh);
@@ -56,6 +61,11 @@ struct Generate {
 };
 void generate(const Generate& c);
 
+struct BenchOp {
+  std::string op;
+  std::vector<std::string> arguments;  // of Google Benchmark
+};
+void bench_op(const BenchOp& c);  // does not return
 struct BenchStep {
   ConfigSource config;
   int64_t repeats = 5;

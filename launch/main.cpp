@@ -118,6 +118,16 @@ void add_bench(CLI::App& app) {
   CLI::App* bench =
       app.add_subcommand("bench", "correctness first, then speed beside the machine's");
   bench->require_subcommand(1);
+  static BenchOp op;
+  CLI::App* o = bench->add_subcommand("op", "one operator: GB/s or GFLOP/s, share of copy or GEMM");
+  o->add_option("name", op.op, "kda, mla, linear, ...: a program bench_<name>")->required();
+  o->footer("What follows goes to Google Benchmark: --benchmark_filter=forward");
+  o->prefix_command();
+  o->callback([o] {
+    op.arguments = o->remaining();
+    bench_op(op);
+  });
+
   static BenchStep step;
   CLI::App* s = bench->add_subcommand("step", "training steps of a config, on random tokens");
   add_config_options(*s, step.config);

@@ -1,6 +1,7 @@
 // launch/version.cpp -- what was built: a support question's first answer.
 #include <fmt/format.h>
 
+#include "kernels/base/instruction_set.h"
 #include "kernels/gemm/gemm.h"
 #include "launch/commands.h"
 
@@ -30,8 +31,9 @@ std::string version() {
   const std::string compiler = fmt::format("g++ {}.{}", __GNUC__, __GNUC_MINOR__);
 #endif
   const std::string sanitizers = SLUICE_SANITIZERS;
-  return fmt::format("sluice {}\n{}, {}, -march={}{}\n{}\nGEMM on the CPU: {}\n", SLUICE_REVISION,
-                     compiler, SLUICE_BUILD_TYPE, SLUICE_MARCH_NAME,
+  return fmt::format("sluice {}\n{}, {}, -march={}, kernels {}{}\n{}\nGEMM on the CPU: {}\n",
+                     SLUICE_REVISION, compiler, SLUICE_BUILD_TYPE, SLUICE_MARCH_NAME,
+                     instruction_set(),
                      sanitizers.empty() ? std::string() : ", sanitizers " + sanitizers,
                      cuda_state(), gemm_library());
 }

@@ -1,4 +1,4 @@
-// kernels/kda/bench.cpp -- time of the chunked back end: bench_kda [--benchmark_filter=...].
+// kernels/kda/bench.cpp -- time of the chunked back end: sluice bench op kda.
 #include "kernels/bench/bench.h"
 #include "kernels/kda/kda.h"
 

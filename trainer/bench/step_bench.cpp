@@ -92,13 +92,15 @@ nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) 
   StepRunner runner(ctx, params, lm,
                     c.train.recompute == "block" ? Recompute::block : Recompute::none,
                     c.train.z_loss);
-  const int64_t planned = runner.plan(batch);
-  Arena clip = Arena::plan(Device::cpu);
+  const int64_t planned_step = runner.plan(batch);
+  Arena update = Arena::plan(Device::cpu);
   Context plan = ctx;
   plan.mode = Mode::plan;
-  plan.arena = &clip;
+  plan.arena = &update;
   optimizer.clip(plan, nullptr);
-  Arena arena(Device::cpu, std::max(planned, clip.peak()));
+  optimizer.step(plan, nullptr);
+  const int64_t planned = std::max(planned_step, update.peak());
+  Arena arena(Device::cpu, planned);
   ctx.arena = &arena;
   runner.use(arena);
 
@@ -124,8 +126,8 @@ nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) 
     seconds.push_back(end - begin);
     in_optimizer += end - before;
   }
-  SLUICE_CHECK(arena.peak() <= planned || planned < clip.peak(), "the step used ", arena.peak(),
-               " bytes of ", planned, " planned");
+  SLUICE_CHECK(arena.peak() == planned, "the step used ", arena.peak(), " bytes of ", planned,
+               " planned");
 
   const double step = median(seconds), tokens = double(c.train.batch_tokens);
   const double flops = train_flops_per_token(lm, L) * tokens,

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "kernels/base/instruction_set.h"
 #include "kernels/gemm/gemm.h"
 
 namespace sluice {
@@ -38,32 +39,26 @@ static std::string build_id_in(const char* at, const char* end) {
   return "";
 }
 
-// Of the program itself, which is the first object; the linker makes it from all that it contains.
+// Of the program itself, which is the first object, and of the kernels where they are a library;
+// the linker makes it from all that an object contains.
 static int read_build_id(dl_phdr_info* object, size_t, void* out) {
-  std::string& id = *static_cast<std::string*>(out);
+  std::string& ids = *static_cast<std::string*>(out);
+  if (!ids.empty() && std::strstr(object->dlpi_name, "libsluice_kernels") == nullptr) return 0;
+  std::string id;
   for (int i = 0; i < object->dlpi_phnum && id.empty(); ++i) {
     const ElfW(Phdr)& segment = object->dlpi_phdr[i];
     if (segment.p_type != PT_NOTE) continue;
     const char* at = reinterpret_cast<const char*>(object->dlpi_addr + segment.p_vaddr);
     id = build_id_in(at, at + segment.p_memsz);
   }
-  return 1;  // no further objects
+  ids += ids.empty() ? (id.empty() ? "unknown" : id) : "+" + id;
+  return 0;
 }
 
 static std::string build_id() {
-  std::string id;
-  ::dl_iterate_phdr(read_build_id, &id);
-  return id.empty() ? "unknown" : id;
-}
-
-static const char* instruction_set() {
-#if defined(__AVX512F__)
-  return "avx512";
-#elif defined(__AVX2__)
-  return "avx2";
-#else
-  return "baseline";
-#endif
+  std::string ids;
+  ::dl_iterate_phdr(read_build_id, &ids);
+  return ids;
 }
 
 std::map<std::string, std::string> fingerprint(const Context& ctx) {
