@@ -11,6 +11,7 @@
 #include "model/export/published.h"
 #include "tests/support/cpu_context.h"
 #include "tests/support/golden.h"
+#include "tests/support/message.h"
 #include "tests/support/tiny_model.h"
 
 namespace sluice {
@@ -171,6 +172,13 @@ TEST_P(KimiLinearGolden, NamesAreAllThatIsInTheFile) {
   const Model model(GetParam(), DType::f32);
   EXPECT_EQ(model.published().size(), model.weights_in_file());
 }
+TEST(PublishedTensors, RefusesWhatHasNoPublishedName) {
+  PlainStore params(DType::f32);
+  params.add({.name = "layers.0.gdn.q_proj", .shape = {2, 3}, .group = params.add_group("a")});
+  test::expect_contains(test::error_of([&] { published_tensors(params); }),
+                        {"layers.0.gdn.q_proj has no published name"});
+}
+
 TEST_P(KimiLinearGolden, PackedF32) {
   expect_agreement("f32 packed", DType::f32, true);
 }
