@@ -346,6 +346,18 @@ TEST_P(Mla, MaxLogitIsTheLargestScoreSeen) {
       EXPECT_EQ(test::element(max_logit.view(), 0), 1e6);
       EXPECT_GT(test::element(max_logit.view(), 1), 0);
     }
+  // Below zero everywhere: what is masked does not count as zero.
+  const Problem negative(DType::f32, {70, 3}, kNope);
+  test::fill(negative.q, -1);
+  test::fill(negative.kv.view(), 1);
+  test::fill(negative.k_rope, 1);
+  const Buffer below(DType::f32, {3});
+  test::fill(below.view(), -INFINITY);
+  auto g = negative.forward();
+  g.max_logit = below.view();
+  mla_forward(ctx, g);
+  for (int64_t h = 0; h < 3; ++h)  // 14 products of -1, over sqrt(14)
+    EXPECT_NEAR(test::element(below.view(), h), -std::sqrt(14.0), 1e-6);
   const Problem empty(DType::f32, {0, 0}, {3, 0}, kNope);
   const Buffer none(DType::f32, {3});
   test::fill(none.view(), -INFINITY);
