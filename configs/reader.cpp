@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <sstream>
 
 #include "kernels/base/nearest.h"
 
@@ -61,9 +62,15 @@ YAML::Node Reader::find(const char* key) {
 }
 
 YAML::Node Reader::place_of(const std::string& key) const {
-  const YAML::Node& node = node_;
-  const YAML::Node at = node[key];
-  return at.IsDefined() ? at : node_;
+  YAML::Node at = node_;
+  std::istringstream names(key);
+  for (std::string name; std::getline(names, name, '.');) {
+    const YAML::Node& inside = at;  // const: looks without making the key
+    const YAML::Node next = inside[name];
+    if (!next.IsDefined()) return node_;
+    at.reset(next);
+  }
+  return at;
 }
 
 static std::string given_twice(int first_line) {

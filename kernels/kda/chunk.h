@@ -8,36 +8,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <vector>
 
 #include "kernels/base/fast_math.h"
+#include "kernels/chunks/chunks.h"
 #include "kernels/kda/saved.h"
 #include "kernels/tensor/workspace.h"
 
 namespace sluice::kda {
 
-// x . y in 64-byte lanes: written as vectors because compilers rarely find them in a sum.
-template <class T>
-inline T dot(const T* x, const T* y, int64_t n) {
-  constexpr int kLane = 64 / sizeof(T);
-  typedef T Lane __attribute__((vector_size(64)));
-  Lane sum = {};
-  int64_t i = 0;
-  for (; i + kLane <= n; i += kLane) {
-    Lane a, b;
-    std::memcpy(&a, x + i, sizeof a);
-    std::memcpy(&b, y + i, sizeof b);
-    sum += a * b;
-  }
-  T lane[kLane];
-  std::memcpy(lane, &sum, sizeof lane);
-  for (int l = 0; i < n; ++i, ++l) lane[l] += x[i] * y[i];
-  for (int half = kLane / 2; half > 0; half /= 2)
-    for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
-  return lane[0];
-}
+using namespace chunks;
 
-constexpr int64_t kAhead = 6;              // rows between asking for one and reading it
 constexpr int64_t kBlock = kKdaChunk / 2;  // rows, and columns, of the largest block of pairs
 
 template <class T>
@@ -72,16 +52,6 @@ struct Chunk {
   T *beta, *q_norm, *k_norm;  // [C]
 };
 
-// Number of the first chunk of each document, chunks being counted document by document.
-inline std::vector<int64_t> first_chunks(const Tensor& cu_seqlens) {
-  const int64_t documents = cu_seqlens.dim(0) - 1;
-  const int32_t* cu = cu_seqlens.as<int32_t>();
-  std::vector<int64_t> first(size_t(documents) + 1, 0);
-  for (int64_t d = 0; d < documents; ++d)
-    first[size_t(d) + 1] = first[size_t(d)] + (cu[d + 1] - cu[d] + kKdaChunk - 1) / kKdaChunk;
-  return first;
-}
-
 // The next four go over flat arrays: the shape of loop that compilers turn into vectors of exp.
 template <class T>
 void exp_all(T* x, int64_t n) {
@@ -106,12 +76,6 @@ void gate_logits(const Args& a, const Sizes& s, int64_t n0, int64_t C, int64_t h
   const T* bias = a.dt_bias.template row<T>(hv);
   for (int64_t i = 0; i < C; ++i)
     add(a.g.template row<T>(n0 + i) + hv * s.K, bias, y + i * s.K, s.K);
-}
-
-// Asks for a row early: a head's rows lie a token's stride apart, which hardware does not foresee.
-template <class T>
-void prefetch(const T* row, int64_t n) {
-  for (int64_t e = 0; e < n; e += int64_t(64 / sizeof(T))) __builtin_prefetch(row + e);
 }
 
 // Tokens n0 .. n0 + C: norms, beta, log decays.

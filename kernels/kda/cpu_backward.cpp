@@ -206,7 +206,7 @@ void head_backward(const KdaBackward& a, const Sizes& s, const Saved<T>& saved, 
 void kda_backward(const Context& ctx, const KdaBackward& a, Tensor parts) {
   const Sizes s = sizes_of(a);
   const int64_t group = s.HV / s.H;
-  const std::vector<int64_t> first_chunk = first_chunks(a.cu_seqlens);
+  const std::vector<int64_t> first_chunk = first_chunks(a.cu_seqlens, kKdaChunk);
   for_float_type(a.q, [&]<class T>(T) {
     const Saved<T> saved(static_cast<T*>(a.saved.data), s);
     // One query head a unit: its value heads add to the same dq and dk, in order.

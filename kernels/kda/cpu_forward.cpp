@@ -124,7 +124,7 @@ void head_forward(const KdaForward& a, const Sizes& s, int64_t doc, int64_t hv, 
 
 void kda_forward(const Context& ctx, const KdaForward& a) {
   const Sizes s = sizes_of(a);
-  const std::vector<int64_t> first_chunk = first_chunks(a.cu_seqlens);
+  const std::vector<int64_t> first_chunk = first_chunks(a.cu_seqlens, kKdaChunk);
   for_float_type(a.q, [&]<class T>(T) {
     std::optional<Saved<T>> saved;
     if (a.saved) saved.emplace(static_cast<T*>(a.saved.data), s);

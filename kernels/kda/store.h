@@ -20,16 +20,6 @@ struct ChunkGrad {
   T* room;               // [C, K]
 };
 
-// dx = r (dxn - xn (xn . dxn)), xn = x r: [K] of a row, added or written.
-template <class T>
-void norm_backward(const T* x, T r, const T* dxn, T scale, int64_t K, T* out, bool add) {
-  const T along = r * r * dot(x, dxn, K);
-  if (add)
-    for (int64_t d = 0; d < K; ++d) out[d] += scale * r * (dxn[d] - x[d] * along);
-  else
-    for (int64_t d = 0; d < K; ++d) out[d] = scale * r * (dxn[d] - x[d] * along);
-}
-
 // dg [C, K] becomes dy; into dg's tensor, and summed over tokens into parts [K] and, over all,
 // parts[K].
 template <class T>

@@ -98,6 +98,67 @@ Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens, const Recurre
   return o;
 }
 
+static GdnForward gdn_arguments(Tape& tape, const GdnInputs& in, const Tensor& cu_seqlens) {
+  return {.q = heads(in.q_NHK.value, in.H),
+          .k = heads(in.k_NHK.value, in.H),
+          .v = heads(in.v_NHV.value, in.HV),
+          .g = in.g_NH.value,
+          .beta = in.beta_NH.value,
+          .A_log = tape.params().value(in.A_log),
+          .dt_bias = tape.params().value(in.dt_bias),
+          .cu_seqlens = cu_seqlens,
+          .initial_state = {},
+          .o = {},
+          .final_state = {},
+          .saved = {},
+          .params = in.params};
+}
+
+static void gdn_op_backward(Tape& tape, const GdnInputs& in, const Tensor& cu_seqlens,
+                            const Tensor& saved, int output) {
+  const GdnForward f = gdn_arguments(tape, in, cu_seqlens);
+  gdn_backward(tape.ctx(), {.q = f.q,
+                            .k = f.k,
+                            .v = f.v,
+                            .g = f.g,
+                            .beta = f.beta,
+                            .A_log = f.A_log,
+                            .dt_bias = f.dt_bias,
+                            .cu_seqlens = cu_seqlens,
+                            .initial_state = {},
+                            .saved = saved,
+                            .d_o = heads(tape.upstream(output), in.HV),
+                            .dfinal_state = {},
+                            .dq = heads(tape.grad(in.q_NHK), in.H),
+                            .dk = heads(tape.grad(in.k_NHK), in.H),
+                            .dv = heads(tape.grad(in.v_NHV), in.HV),
+                            .dg = tape.grad(in.g_NH),
+                            .dbeta = in.params.delta_rule ? tape.grad(in.beta_NH) : Grad{},
+                            .dA_log = tape.params().grad(in.A_log),
+                            .ddt_bias = tape.params().grad(in.dt_bias),
+                            .dinitial_state = {},
+                            .params = in.params});
+}
+
+Var gdn(Tape& tape, const GdnInputs& in, const Tensor& cu_seqlens, const RecurrentState& state) {
+  const Tensor& v = in.v_NHV.value;
+  const Var o = tape.make(v.dtype, {v.dim(0), v.dim(1)});
+  GdnForward a = gdn_arguments(tape, in, cu_seqlens);
+  a.initial_state = state.initial;
+  a.final_state = state.final;
+  a.o = heads(o.value, in.HV);
+  Var saved;
+  if (tape.recording()) {
+    saved = tape.make(DType::u8, {gdn_saved_bytes(tape.ctx(), a)});
+    a.saved = saved.value;
+  }
+  gdn_forward(tape.ctx(), a);
+  tape.record("gdn", o, [&tape, in, cu_seqlens, saved, id = o.id] {
+    gdn_op_backward(tape, in, cu_seqlens, saved.value, id);
+  });
+  return o;
+}
+
 Var gated_rmsnorm(Tape& tape, const Var& x, const Var& gate, ParamId w, double eps,
                   GateActivation activation) {
   const int64_t N = x.value.dim(0), C = tape.params().value(w).dim(0), H = x.value.dim(1) / C;

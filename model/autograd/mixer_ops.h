@@ -1,10 +1,12 @@
-// model/autograd/mixer_ops.h -- operators that look along the sequence, and KDA's output norm.
+// model/autograd/mixer_ops.h -- operators that look along the sequence, and the linear mixers'
+// output norm.
 //
 // Dims: N tokens, H query heads, HV value heads, K key dim, V value dim, W taps, S documents.
 // cu_seqlens [S + 1] i32 cuts the N tokens into documents; nothing leaks across a boundary.
 #pragma once
 
 #include "kernels/gated_rmsnorm/gated_rmsnorm.h"
+#include "kernels/gdn/gdn.h"
 #include "kernels/kda/kda.h"
 #include "model/autograd/tape.h"
 
@@ -31,6 +33,19 @@ struct KdaInputs {
   KdaParams params;
 };
 Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens,
+        const RecurrentState& state = {});  // [N, HV*V]; states [S, HV, K, V]
+
+struct GdnInputs {
+  Var q_NHK, k_NHK;  // stored [N, H*K], before the L2 norm
+  Var v_NHV;         // stored [N, HV*V]
+  Var g_NH;          // [N, HV], gate logits
+  Var beta_NH;       // [N, HV], logits; without the delta rule none: id < 0
+  ParamId A_log;     // [HV]
+  ParamId dt_bias;   // [HV]
+  int64_t H, HV;
+  GdnParams params;
+};
+Var gdn(Tape& tape, const GdnInputs& in, const Tensor& cu_seqlens,
         const RecurrentState& state = {});  // [N, HV*V]; states [S, HV, K, V]
 
 // Per head RMS norm of x [N, H*C] with w [C], then times act(gate [N, H*C]). Without a gate

@@ -30,7 +30,7 @@ Var Tape::input(const Tensor& value) {
   return {value, add_slot(), nullptr};
 }
 
-std::vector<Var> Tape::split(const Var& x, std::initializer_list<int64_t> columns) {
+std::vector<Var> Tape::split(const Var& x, const std::vector<int64_t>& columns) {
   SLUICE_CHECK(slots_.at(size_t(x.id)).parts.empty() && slots_[size_t(x.id)].parent < 0,
                "the value was split before");
   SLUICE_CHECK(x.id >= recomputed_from_, block_,

@@ -68,7 +68,7 @@ class Tape {
   // Views of consecutive column ranges of x [N, C]; their gradients are ranges of x's. A value that
   // was split has no other consumer. A range that nothing consumes has gradient zero. A recomputed
   // block may split values of its own only, and not hand out a range.
-  std::vector<Var> split(const Var& x, std::initializer_list<int64_t> columns);
+  std::vector<Var> split(const Var& x, const std::vector<int64_t>& columns);
 
   // What an op does after its forward. The closure holds Tensors and Vars that its backward reads,
   // ids and ParamIds; never the memory of a parameter or of a gradient, which move.

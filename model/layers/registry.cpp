@@ -2,6 +2,7 @@
 #include "model/layers/registry.h"
 
 #include "model/layers/gated_mlp.h"
+#include "model/layers/gdn_layer.h"
 #include "model/layers/identity_layer.h"
 #include "model/layers/kda_layer.h"
 #include "model/layers/mla_layer.h"
@@ -20,8 +21,15 @@ static std::unique_ptr<Base> make(const ParamScope& scope, const LayerConfig& co
   return std::make_unique<Layer>(scope, config);
 }
 
+template <bool delta_rule>
+static std::unique_ptr<Mixer> make_gdn(const ParamScope& scope, const LayerConfig& config) {
+  return std::make_unique<GdnLayer>(scope, config, delta_rule);
+}
+
 constexpr Kind<Mixer> kMixers[] = {
     {"kda", make<Mixer, KdaLayer>},
+    {"gdn", make_gdn<true>},
+    {"mamba2", make_gdn<false>},
     {"mla", make<Mixer, MlaLayer>},
     {"identity", make<Mixer, IdentityLayer>},
 };

@@ -14,7 +14,7 @@ struct LmConfig {
   std::vector<std::string> layers;  // instead of ratio: the mixer of each layer
   std::string linear = "kda";       // the mixer of the first number of `ratio`
   std::string full = "mla";         // and of the second
-  KdaConfig kda;
+  KdaConfig kda;                    // of gdn and mamba2 layers too
   MlaConfig mla;
   std::string ffn = "dense";  // dense | moe: of the layers from first_k_dense_replace on
   MoeConfig moe;
@@ -55,6 +55,7 @@ struct LmConfig {
       found.push_back({"ffn", "expected dense, as moe.first_k_dense_replace (" +
                                   std::to_string(moe.first_k_dense_replace) + ") covers all " +
                                   std::to_string(num_hidden_layers) + " layers, got \"moe\""});
+    for (const auto& problem : unused_kda_keys(*this)) found.push_back(problem);
     return found;
   }
 

@@ -77,4 +77,19 @@ std::vector<std::string> layer_pattern(const LmConfig& c) {
   return pattern;
 }
 
+std::vector<std::pair<std::string, std::string>> unused_kda_keys(const LmConfig& c) {
+  if (!pattern_problem(c).empty() || (c.layers.empty() && !is_ratio(c.ratio))) return {};
+  const std::vector<std::string> layers = layer_pattern(c);
+  const auto has = [&](const char* kind) {
+    return std::find(layers.begin(), layers.end(), kind) != layers.end();
+  };
+  const bool scalar_gate = has("gdn") || has("mamba2");
+  std::vector<std::pair<std::string, std::string>> found;
+  if (scalar_gate && !has("kda") && c.kda.gate_lower_bound)
+    found.push_back({"kda.gate_lower_bound", "expected null without a kda layer"});
+  if (has("mamba2") && !has("kda") && !has("gdn") && c.kda.allow_neg_eigval)
+    found.push_back({"kda.allow_neg_eigval", "expected false without a kda or gdn layer"});
+  return found;
+}
+
 }  // namespace sluice

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace sluice {
@@ -13,9 +14,11 @@ struct LmConfig;
 
 bool is_ratio(const std::string& text);  // "3:1"
 bool is_known_mixer(const std::string& kind);
-const char* known_mixers_text();  // "one of kda, mla, identity"
+const char* known_mixers_text();  // "one of kda, gdn, ..."
 
 std::vector<std::string> layer_pattern(const LmConfig& config);
 std::string pattern_problem(const LmConfig& config);  // empty: none
+// Keys of `kda` that no layer of the pattern has a use for: gdn has one gate law, mamba2 no beta.
+std::vector<std::pair<std::string, std::string>> unused_kda_keys(const LmConfig& config);
 
 }  // namespace sluice

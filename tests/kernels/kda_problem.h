@@ -192,8 +192,4 @@ struct KdaProblem {
   Buffer saved;
 };
 
-inline bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.bytes() == b.bytes() && std::memcmp(a.data, b.data, size_t(a.bytes())) == 0;
-}
-
 }  // namespace sluice::test

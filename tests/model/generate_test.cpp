@@ -52,7 +52,9 @@ class Pieces : public ::testing::TestWithParam<test::Variant> {
 
 INSTANTIATE_TEST_SUITE_P(Ffns, Pieces,
                          ::testing::Values(test::Variant{"dense", test::tiny_config()},
-                                           test::Variant{"moe", test::tiny_moe_config()}),
+                                           test::Variant{"moe", test::tiny_moe_config()},
+                                           test::Variant{"gdn", test::tiny_config("gdn")},
+                                           test::Variant{"mamba2", test::tiny_config("mamba2")}),
                          [](const auto& p) { return p.param.name; });
 
 TEST_P(Pieces, PrefillEqualsSteps) {
@@ -90,9 +92,10 @@ TEST_P(Pieces, MoreThanRoomIsRefused) {
   EXPECT_THROW(g.feed(CacheStep::prefill, {&piece, 1}), Error);
 }
 
-// Slots of a model with KDA and MLA, NoPE or rotary, or with experts, whose state decays slowly:
-// what leaked from elsewhere would stay. Wide enough for a BLAS to round differently by batch.
-enum class Kind : uint8_t { nope, rope, moe };
+// Slots of a model with KDA and MLA, NoPE or rotary, with experts, or with GDN or Mamba2, whose
+// state decays slowly: what leaked from elsewhere would stay. Wide enough for a BLAS to round
+// differently by batch.
+enum class Kind : uint8_t { nope, rope, moe, gdn, mamba2 };
 class Slots : public testing::TestWithParam<Kind> {
  protected:
   Slots() : params_(DType::f32), lm_(config(), params_) {
@@ -106,6 +109,8 @@ class Slots : public testing::TestWithParam<Kind> {
     c.intermediate_size = 240;
     c.initializer_range = 0.08;
     c.mla.use_nope = GetParam() != Kind::rope;
+    if (GetParam() == Kind::gdn) c.linear = "gdn";
+    if (GetParam() == Kind::mamba2) c.linear = "mamba2";
     if (GetParam() == Kind::moe) {
       c.ffn = "moe";
       c.moe = {.num_experts = 8, .num_experts_per_token = 2, .moe_intermediate_size = 80};
@@ -145,12 +150,14 @@ class Slots : public testing::TestWithParam<Kind> {
   PlainStore params_;
   Lm lm_;
 };
-INSTANTIATE_TEST_SUITE_P(Models, Slots, testing::Values(Kind::nope, Kind::rope, Kind::moe),
-                         [](const auto& p) {
-                           return p.param == Kind::nope   ? "nope"
-                                  : p.param == Kind::rope ? "rope"
-                                                          : "moe";
-                         });
+std::string name_of(const testing::TestParamInfo<Kind>& p) {
+  const char* names[] = {"nope", "rope", "moe", "gdn", "mamba2"};
+  return names[size_t(p.param)];
+}
+INSTANTIATE_TEST_SUITE_P(Models, Slots,
+                         testing::Values(Kind::nope, Kind::rope, Kind::moe, Kind::gdn,
+                                         Kind::mamba2),
+                         name_of);
 
 void expect_equal(const Completion& a, const Completion& b, const std::string& what) {
   EXPECT_EQ(a.tokens, b.tokens) << what;

@@ -55,9 +55,10 @@ TEST(Pattern, WhatCannotBeIsSaid) {
   EXPECT_EQ(pattern_problem(c), "expected 3 entries (num_hidden_layers), got 1");
   c.layers = {"kda", "mla", "kdaa"};
   EXPECT_EQ(pattern_problem(c),
-            "expected one of kda, mla, identity, got \"kdaa\"; did you mean \"kda\"?");
+            "expected one of kda, gdn, mamba2, mla, identity, got \"kdaa\"; did you mean \"kda\"?");
   c.layers = {"kda", "mla", "transformer"};
-  EXPECT_EQ(pattern_problem(c), "expected one of kda, mla, identity, got \"transformer\"");
+  EXPECT_EQ(pattern_problem(c),
+            "expected one of kda, gdn, mamba2, mla, identity, got \"transformer\"");
 }
 
 // The tiny model by hand: D 24, F 32, vocabulary 29; KDA with 2 heads, 4 value heads of 8,

@@ -99,11 +99,14 @@ TEST_P(Variants, PrefillEqualsSteps) {
 //     qkv 24*64 = 1536   conv 64 W   f_a 24*8 = 192   f_b 32*8 = 256   beta 24*4 = 96
 //     gate: low rank 24*8 + 32*8 = 448, full rank 24*32 = 768   output 32*24 = 768
 //     A_log 4, dt_bias 32, o_norm 8: no product
+//   GDN  as KDA, but decay 24*4 = 96 for f_a and f_b, dt_bias 4; Mamba2 without beta
 //   MLA  H = 2, nope 8, rope 4, V = 8, r = 12
 //     q 24*24 = 576, or of rank a: 24 a + a (norm) + a 24   kv_a 24*16 = 384, norm 12, kv_b 12*32 =
 //     384 gate 16*24 = 384   output 16*24 = 384
 struct ByHand {
-  int64_t kda_matrices, mla_matrices, mla_norms;
+  int64_t linear_matrices, mla_matrices, mla_norms;
+  int64_t linear_vectors = 4 + 32 + 8;
+  double head_flops = 6 * 8 * 8 + 3 * 64 * 8 + 64 * 64;  // along the sequence
 };
 const std::map<std::string, ByHand> kByHand = {
     {"q_lora_and_output_gates",
@@ -113,6 +116,11 @@ const std::map<std::string, ByHand> kByHand = {
      {1536 + 64 * 2 + 192 + 256 + 96 + 768, 240 + 384 + 384 + 384, 5 + 12}},
     {"conv_of_3_full_rank_swish",
      {1536 + 64 * 3 + 192 + 256 + 96 + 768 + 768, 576 + 384 + 384 + 384, 12}},
+    {"gdn", {1536 + 64 * 4 + 96 + 96 + 448 + 768, 576 + 384 + 384 + 384, 12, 4 + 4 + 8}},
+    {"mamba2",
+     {1536 + 64 * 4 + 96 + 768 + 768, 576 + 384 + 384 + 384, 12, 4 + 4 + 8,
+      4 * 8 * 8 + 2 * 64 * 8}},
+    {"gdn_no_conv_no_output_gate", {1536 + 96 + 96 + 768, 576 + 384 + 384 + 384, 12, 4 + 4 + 8}},
 };
 
 TEST_P(Variants, ParametersAndFlopsByHand) {
@@ -125,10 +133,11 @@ TEST_P(Variants, ParametersAndFlopsByHand) {
   };
   const int64_t context = 100;
   for (int layer = 0; layer < 3; ++layer) {  // 3:1
-    EXPECT_EQ(parameters(cat("layers.", layer, ".kda.")), want.kda_matrices + 4 + 32 + 8);
-    const LayerCost kda = lm_.mixer_cost(layer, context);
-    EXPECT_EQ(kda.matmul, 2.0 * double(want.kda_matrices));
-    EXPECT_EQ(kda.sequence, 4.0 * (6 * 8 * 8 + 3 * 64 * 8 + 64 * 64));
+    EXPECT_EQ(parameters(cat("layers.", layer, ".", GetParam().config.linear, ".")),
+              want.linear_matrices + want.linear_vectors);
+    const LayerCost linear = lm_.mixer_cost(layer, context);
+    EXPECT_EQ(linear.matmul, 2.0 * double(want.linear_matrices));
+    EXPECT_EQ(linear.sequence, 4 * want.head_flops);
   }
   EXPECT_EQ(parameters("layers.3.mla."), want.mla_matrices + want.mla_norms);
   const LayerCost mla = lm_.mixer_cost(3, context);
@@ -136,7 +145,8 @@ TEST_P(Variants, ParametersAndFlopsByHand) {
   EXPECT_EQ(mla.sequence, 2.0 * 2 * (12 + 8) * context / 2);  // half the context on average
   // Embedding and head of 29 tokens, final norm; two norms and a SwiGLU of 32 a layer.
   EXPECT_EQ(params_.numel(), 2 * 29 * 24 + 24 + 4 * (2 * 24 + 3 * 24 * 32) +
-                                 3 * (want.kda_matrices + 44) + want.mla_matrices + want.mla_norms);
+                                 3 * (want.linear_matrices + want.linear_vectors) +
+                                 want.mla_matrices + want.mla_norms);
 }
 
 // The rows of a fused weight are those of the matrices in it, by their published names.
@@ -182,6 +192,8 @@ TEST(VariantConfig, WrongValuesAreNamedWithTheirPlace) {
          "c.yaml:1:46: kda.use_full_rank_gate: expected false with output_gate none, got "
          "\"true\""}})
     EXPECT_NE(error(yaml).find(message), std::string::npos) << yaml << ": " << error(yaml);
+  EXPECT_EQ(error("{linear: gdn, kda: {allow_neg_eigval: true}}"), "no error");
+  EXPECT_EQ(error("{linear: kda, full: gdn, kda: {gate_lower_bound: -5}}"), "no error");
   EXPECT_EQ(error("{mla: {q_lora_rank: 3}, kda: {use_full_rank_gate: true}}"), "no error");
 }
 

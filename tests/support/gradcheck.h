@@ -2,6 +2,7 @@
 // Costs two forwards a direction, where a full Jacobian costs two for every element.
 #pragma once
 
+#include <cstring>
 #include <functional>
 
 #include "kernels/tensor/rng.h"
@@ -44,6 +45,10 @@ inline double gradcheck(const std::function<double()>& loss, const Tensor& x, co
   for (int64_t i = 0; i < n; ++i) analytic += element(dx, i) * random_normal(seed, uint64_t(i));
   const double numeric = (up - down) / (2 * h);
   return std::abs(numeric - analytic) / std::max({std::abs(numeric), std::abs(analytic), 1e-12});
+}
+
+inline bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.bytes() == b.bytes() && std::memcmp(a.data, b.data, size_t(a.bytes())) == 0;
 }
 
 }  // namespace sluice::test

@@ -9,8 +9,9 @@
 
 namespace sluice::test {
 
-inline LmConfig tiny_config() {
+inline LmConfig tiny_config(const std::string& linear = "kda") {
   LmConfig c;
+  c.linear = linear;
   c.vocab_size = 29;
   c.hidden_size = 24;
   c.num_hidden_layers = 4;
@@ -42,7 +43,7 @@ struct Variant {
   LmConfig config;
 };
 inline std::vector<Variant> mixer_variants() {
-  std::vector<Variant> v(4, {"", tiny_config()});
+  std::vector<Variant> v(7, {"", tiny_config()});
   v[0].name = "q_lora_and_output_gates";
   v[0].config.mla.q_lora_rank = 10;
   v[0].config.mla.use_output_gate = true;
@@ -61,6 +62,16 @@ inline std::vector<Variant> mixer_variants() {
   v[3].config.kda.short_conv_kernel_size = 3;
   v[3].config.kda.output_gate = "swish";
   v[3].config.kda.use_full_rank_gate = true;
+  v[4].name = "gdn";
+  v[4].config = tiny_config("gdn");
+  v[4].config.kda.allow_neg_eigval = true;
+  v[5].name = "mamba2";
+  v[5].config = tiny_config("mamba2");
+  v[5].config.kda.use_full_rank_gate = true;
+  v[6].name = "gdn_no_conv_no_output_gate";
+  v[6].config = tiny_config("gdn");
+  v[6].config.kda.short_conv_kernel_size = 0;
+  v[6].config.kda.output_gate = "none";
   return v;
 }
 

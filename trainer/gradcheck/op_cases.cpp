@@ -234,6 +234,24 @@ void check_mixer_ops(const Context& ctx, uint64_t seed, std::vector<GradcheckRow
         },
         rows);
   }
+  for (const bool delta_rule : {true, false}) {
+    const int64_t H = 2, HV = 4, K = 5, V = 3;
+    Case c(ctx, delta_rule ? "gdn" : "mamba2", seed);
+    c.input("q", H * K);
+    c.input("k", H * K);
+    c.input("v", HV * V);
+    c.input("g", HV);
+    if (delta_rule) c.input("beta", HV);
+    const ParamId A_log = c.param("A_log", {HV}, 0.5), dt_bias = c.param("dt_bias", {HV}, 0.5, -3);
+    const GdnParams params{.delta_rule = delta_rule, .beta_max = delta_rule ? 2.0 : 1.0};
+    c.check(
+        [&](Tape& t, auto& x) {
+          const Var beta = delta_rule ? x[4] : Var{};
+          return gdn(t, {x[0], x[1], x[2], x[3], beta, A_log, dt_bias, H, HV, params},
+                     c.cu_seqlens());
+        },
+        rows);
+  }
   for (const double theta : {0.0, 100.0}) {
     const int64_t H = 2, nope = 4, rope = 2, V = 3;
     Case c(ctx, theta == 0 ? "mla nope" : "mla rope", seed);
