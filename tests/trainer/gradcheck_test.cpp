@@ -48,9 +48,11 @@ TEST_P(GradcheckModel, EveryParameter) {
 
 TEST(GradcheckVariants, EveryParameter) {
   for (const Recompute recompute : {Recompute::none, Recompute::block})
-    for (const Mode mode : {Mode::run, Mode::reference})
-      expect_right("variants", gradcheck_model(test::CpuContext(mode), gradcheck_variant_config(),
-                                               recompute, 1));
+    for (const Mode mode : {Mode::run, Mode::reference}) {
+      const test::CpuContext ctx(mode);
+      expect_right("variants", gradcheck_model(ctx, gradcheck_variant_config(), recompute, 1));
+      expect_right("gdn, mamba2", gradcheck_model(ctx, gradcheck_gdn_config(), recompute, 1));
+    }
 }
 
 TEST(GradcheckMoe, EveryParameter) {

@@ -39,10 +39,15 @@ LmConfig gradcheck_moe_config() {
   return c;
 }
 
+LmConfig gradcheck_gdn_config() {
+  LmConfig c = gradcheck_config();
+  c.layers = {"gdn", "mamba2", "gdn", "mla"};
+  c.kda.allow_neg_eigval = true;
+  return c;
+}
+
 LmConfig gradcheck_variant_config() {
   LmConfig c = gradcheck_config();
-  c.num_hidden_layers = 6;
-  c.layers = {"kda", "gdn", "mamba2", "kda", "mla", "identity"};
   c.kda.short_conv_kernel_size = 0;
   c.kda.use_full_rank_gate = true;
   c.mla.q_lora_rank = 5;

@@ -29,8 +29,10 @@ std::vector<GradcheckRow> gradcheck_model(const Context& ctx, const LmConfig& co
 
 // A model small enough to check in seconds with every layer kind in it.
 LmConfig gradcheck_config();
-// The same with GDN and Mamba2, q-LoRA, MLA's output gate, full-rank gates and no convolution.
+// The same with q-LoRA, MLA's output gate, KDA's full-rank gate and no convolution.
 LmConfig gradcheck_variant_config();
+// The same with GDN and Mamba2 in KDA's place.
+LmConfig gradcheck_gdn_config();
 
 // The same with a mixture of experts behind the first layer, one expert of which is idle. The
 // choices of experts are those of the unperturbed run throughout.
