@@ -41,7 +41,8 @@ TEST(TrainConfig, WrongFilesAndWhatIsSaid) {
       {"an unknown mixer",
        "model:\n  num_hidden_layers: 2\n  layers: [kda, mlaa]\n",
        {},
-       "c.yaml:3:11: model.layers: expected one of kda, gdn, mamba2, mla, identity, got \"mlaa\"; did you mean "
+       "c.yaml:3:11: model.layers: expected one of kda, gdn, mamba2, mla, identity, got \"mlaa\"; "
+       "did you mean "
        "\"mla\"?"},
       {"a tab", "model:\n\thidden_size: 160\n", {}, "c.yaml:2:1: expected spaces, got a tab"},
       {"an open quote",
