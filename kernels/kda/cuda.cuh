@@ -49,6 +49,29 @@ struct Memory {
   int64_t bytes;
 };
 
+template <int D>
+constexpr int kParts = D + 4;  // sums of a chunk: ddt_bias, then dA_log in up to four parts
+
+// Scratch of backward, by chunk and value head.
+struct BackwardMemory {
+  BackwardMemory(void* memory, const kda::Sizes& s) {
+    const int64_t units = s.chunks() * s.HV;
+    char* p = static_cast<char*>(memory);
+    const auto take = [&p](auto*& to, int64_t count) {
+      to = reinterpret_cast<std::remove_reference_t<decltype(to)>>(p);
+      p += (count * int64_t(sizeof(*to)) + 255) / 256 * 256;
+    };
+    take(D, units * s.K * s.V), take(X, units * kC * s.V), take(parts, units * (s.K + 4));
+    take(keys, s.HV > s.H ? s.chunks() * s.H * 2 * kC * s.K : 0);
+    bytes = p - static_cast<char*>(memory);
+  }
+  bf16* D;       // [K, V] dL/dS' of the state that leaves
+  bf16* X;       // [64, V] dL/dV
+  float* parts;  // [K + 4]
+  float* keys;   // by chunk and query head [2, 64, K]: dq, dk of the value heads so far
+  int64_t bytes;
+};
+
 struct Rows {  // [N, heads, ..]: row n at data + n * stride
   bf16* data;
   int64_t stride;
@@ -81,28 +104,41 @@ __device__ inline float log_decay(const Gate& gate, float A, float z) {
 }
 
 // Norms and write strengths of a chunk's tokens, a warp a token; zeros beyond C. The scale K^-1/2
-// of the query is in q_norm.
-template <int D>
+// of the query is in q_norm. Loads are without conditions, so that many are under way at once.
+template <int D, int threads>
 __device__ void load_norms(Rows q, Rows k, Rows beta, const Gate& gate, ChunkAt at, int h, int hv,
                            float* q_norm, float* k_norm, float* b) {
-  const int lane = threadIdx.x % 32;
-  for (int i = threadIdx.x / 32; i < kC; i += kThreads / 32) {
+  constexpr int kTokens = kC * 32 / threads, kEach = D / 64;
+  const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * kTokens;
+  uint32_t x[kTokens][kEach], y[kTokens][kEach];
+#pragma unroll
+  for (int r = 0; r < kTokens; ++r)
+#pragma unroll
+    for (int e = 0; e < kEach; ++e) {
+      const int64_t n = at.n0 + min(first + r, at.C - 1);
+      x[r][e] = reinterpret_cast<const uint32_t*>(q[n] + h * D)[lane + 32 * e];
+      y[r][e] = reinterpret_cast<const uint32_t*>(k[n] + h * D)[lane + 32 * e];
+    }
+#pragma unroll
+  for (int r = 0; r < kTokens; ++r) {
     float qq = 0, kk = 0;
-    if (i < at.C) {
-      const auto* qi = reinterpret_cast<const uint32_t*>(q[at.n0 + i] + h * D);
-      const auto* ki = reinterpret_cast<const uint32_t*>(k[at.n0 + i] + h * D);
-      for (int e = lane; e < D / 2; e += 32) {
-        const float2 x = unpack(qi[e]), y = unpack(ki[e]);
-        qq += x.x * x.x + x.y * x.y;
-        kk += y.x * y.x + y.y * y.y;
-      }
+#pragma unroll
+    for (int e = 0; e < kEach; ++e) {
+      const float2 qe = unpack(x[r][e]), ke = unpack(y[r][e]);
+      qq += qe.x * qe.x + qe.y * qe.y;
+      kk += ke.x * ke.x + ke.y * ke.y;
     }
     qq = warp_sum(qq), kk = warp_sum(kk);
     if (lane != 0) continue;
+    const int i = first + r;
     const bool there = i < at.C;
     q_norm[i] = there ? rsqrtf(qq + kEps) * rsqrtf(float(D)) : 0;
     k_norm[i] = there ? rsqrtf(kk + kEps) : 0;
-    b[i] = there ? gate.beta_max * sigmoid(__bfloat162float(beta[at.n0 + i][hv])) : 0;
+  }
+  if (threadIdx.x < kC) {
+    const int i = threadIdx.x;
+    const float logit = __bfloat162float(beta[at.n0 + min(i, at.C - 1)][hv]);
+    b[i] = i < at.C ? gate.beta_max * sigmoid(logit) : 0;
   }
 }
 
@@ -130,17 +166,20 @@ struct Decay {
 constexpr float kSafeRange = 41;
 
 // Fills G, total and unsafe [4] (zeroed before): a thread a channel and some of the four blocks.
-template <int D>
+template <int D, int threads>
 __device__ void load_decay(Rows g, const Gate& gate, ChunkAt at, int hv, Decay<D> decay,
                            int* unsafe) {
   const int d = threadIdx.x % D;
   const float A = __expf(gate.A_log[hv]), bias = gate.bias[hv * D + d];
-  for (int I = threadIdx.x / D; I < kC / 16; I += kThreads / D) {
-    float sum = 0;
+  for (int I = threadIdx.x / D; I < kC / 16; I += threads / D) {
+    float z[16], sum = 0;
+#pragma unroll
+    for (int r = 0; r < 16; ++r)
+      z[r] = __bfloat162float(g[at.n0 + min(I * 16 + r, at.C - 1)][hv * D + d]);
 #pragma unroll
     for (int r = 0; r < 16; ++r) {
       const int i = I * 16 + r;
-      if (i < at.C) sum += log_decay(gate, A, __bfloat162float(g[at.n0 + i][hv * D + d]) + bias);
+      sum += i < at.C ? log_decay(gate, A, z[r] + bias) : 0;
       decay.G[i * Decay<D>::kPitch + d] = sum;
     }
     decay.total[I * D + d] = sum;

@@ -10,4 +10,11 @@ void prepare(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const
 // O, the final states; E and S of every chunk.
 void scan(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const Memory& m);
 
+// dv, the gradient of the initial states; X and D of every chunk.
+void scan_backward(const Context& ctx, const KdaBackward& a, const kda::Sizes& s, const Memory& m,
+                   const BackwardMemory& b);
+// All other gradients.
+void gradients(const Context& ctx, const KdaBackward& a, const kda::Sizes& s, const Memory& m,
+               const BackwardMemory& b);
+
 }  // namespace sluice::cuda::kda_gpu

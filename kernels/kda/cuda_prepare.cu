@@ -33,9 +33,9 @@ struct Inputs {
   int H, HV;
 };
 
+// Two channels of a token; beyond C the last one's, which a norm of 0 takes out.
 __device__ float2 raw(Rows x, ChunkAt at, int i, int column) {
-  return i < at.C ? unpack(*reinterpret_cast<const uint32_t*>(x[at.n0 + i] + column))
-                  : float2{0, 0};
+  return unpack(*reinterpret_cast<const uint32_t*>(x[at.n0 + min(i, at.C - 1)] + column));
 }
 
 // Factors into shared memory for the pairs, and into global memory for the states: a thread a
@@ -46,13 +46,18 @@ __device__ void make_factors(const Inputs& in, ChunkAt at, int h, Shared<D>& s, 
   const int d = threadIdx.x % D;
   for (int I = threadIdx.x / D; I < 4; I += kThreads / D) {
     const float before = __expf(decay.between(0, I, d)), after = __expf(decay.between(I + 1, 4, d));
-#pragma unroll 4
+    float qs[16], ks[16];
+#pragma unroll
+    for (int r = 0; r < 16; ++r) {
+      const int64_t n = at.n0 + min(I * 16 + r, at.C - 1);
+      qs[r] = __bfloat162float(in.q[n][h * D + d]);
+      ks[r] = __bfloat162float(in.k[n][h * D + d]);
+    }
+#pragma unroll
     for (int r = 0; r < 16; ++r) {
       const int i = I * 16 + r;
-      const bool there = i < at.C;
       const float x = __expf(decay.at(i, d)), y = __expf(decay.rest(i, d));
-      const float q = there ? __bfloat162float(in.q[at.n0 + i][h * D + d]) * s.q_norm[i] * x : 0;
-      const float k = there ? __bfloat162float(in.k[at.n0 + i][h * D + d]) * s.k_norm[i] : 0;
+      const float q = qs[r] * s.q_norm[i] * x, k = ks[r] * s.k_norm[i];
       const float w = k * s.beta[i] * y;
       s.q[i * Shared<D>::kPitch + d] = __float2bfloat16(q);
       s.k[i * Shared<D>::kPitch + d] = __float2bfloat16(k * x);
@@ -97,6 +102,7 @@ template <int D>
 __device__ void triangle(const Inputs& in, ChunkAt at, int h, const Shared<D>& s, Decay<D> decay,
                          int I, float (&L)[2][4], float (&P)[2][4]) {
   const int lane = threadIdx.x % 32;
+#pragma unroll 4
   for (int d = 0; d < D; d += 16) {
     uint32_t q[4], k[4], w[4];
 #pragma unroll
@@ -239,9 +245,9 @@ __global__ void __launch_bounds__(kThreads, 2) prepare_kernel(Inputs in, Memory 
   const int64_t unit = int64_t(blockIdx.y) * in.HV + hv;
   const Decay<D> decay{s.G, s.total};
   if (threadIdx.x < 4) s.unsafe[threadIdx.x] = 0;
-  load_norms<D>(in.q, in.k, in.beta, in.gate, at, h, hv, s.q_norm, s.k_norm, s.beta);
+  load_norms<D, kThreads>(in.q, in.k, in.beta, in.gate, at, h, hv, s.q_norm, s.k_norm, s.beta);
   __syncthreads();
-  load_decay<D>(in.g, in.gate, at, hv, decay, s.unsafe);
+  load_decay<D, kThreads>(in.g, in.gate, at, hv, decay, s.unsafe);
   __syncthreads();
   make_factors(in, at, h, s, decay, m, unit);
   __syncthreads();

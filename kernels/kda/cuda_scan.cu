@@ -81,8 +81,7 @@ __global__ void __launch_bounds__(kThreads, 1) scan_kernel(Tensors t, Memory m, 
   float state[4][4];
   W::load(state, t.initial ? t.initial + at_state : nullptr);
   if (begin < end)
-    load_stage<D, false>(s.stage[0], m, t.v, m.chunk[begin], int64_t(begin) * t.HV + hv,
-                         hv * D + v0);
+    load_stage(s.stage[0], m, t.v, m.chunk[begin], int64_t(begin) * t.HV + hv, hv * D + v0);
   for (int chunk = begin; chunk < end; ++chunk) {
     const int64_t unit = int64_t(chunk) * t.HV + hv;
     W::store_rounded(state, s.S, kVPitch);
@@ -90,8 +89,8 @@ __global__ void __launch_bounds__(kThreads, 1) scan_kernel(Tensors t, Memory m, 
     wait_for_copies();
     __syncthreads();
     if (chunk + 1 < end)
-      load_stage<D, false>(s.stage[(chunk + 1 - begin) % 2], m, t.v, m.chunk[chunk + 1],
-                           unit + t.HV, hv * D + v0);
+      load_stage(s.stage[(chunk + 1 - begin) % 2], m, t.v, m.chunk[chunk + 1], unit + t.HV,
+                 hv * D + v0);
     chunk_step<D>(t, m, s.stage[(chunk - begin) % 2], s, m.chunk[chunk], unit, hv, v0, state,
                   keeps);
   }

@@ -24,7 +24,7 @@ __device__ void load_rows(bf16* to, int pitch, const bf16* from) {
 }
 
 // Starts copies; `column` of v is the tile's first.
-template <int D, bool kBackward>
+template <int D>
 __device__ void load_stage(Stage<D>& to, const Memory& m, Rows v, ChunkAt at, int64_t unit,
                            int column) {
   load_rows<D>(to.k_plus, Stage<D>::kPitch, m.k_plus + unit * kC * D);

@@ -13,6 +13,8 @@ void kda_backward(const Context& ctx, const KdaBackward& a, Tensor parts);
 namespace cuda {
 int64_t kda_workspace_bytes(const kda::Sizes& s, bool keeps);
 void kda_forward(const Context& ctx, const KdaForward& a, const Tensor& workspace);
+int64_t kda_backward_bytes(const kda::Sizes& s);
+void kda_backward(const Context& ctx, const KdaBackward& a, const Tensor& memory);
 }  // namespace cuda
 #endif
 namespace reference {
@@ -94,6 +96,14 @@ void kda_backward(const Context& ctx, const KdaBackward& a) {
   check_shape(a.ddt_bias.t, "ddt_bias", {HV, K}, a.A_log);
   if (a.dinitial_state)
     check_shape(a.dinitial_state.t, "dinitial_state", {documents, HV, K, V}, a.A_log);
+#ifdef SLUICE_CUDA_BUILD
+  if (ctx.device == Device::cuda) {
+    const ArenaTensor memory =
+        scratch(ctx, DType::u8, {cuda::kda_backward_bytes(kda::sizes_of(a))});
+    if (ctx.mode != Mode::plan) cuda::kda_backward(ctx, a, memory);
+    return;
+  }
+#endif
   // A document's part of dt_bias's gradient, and of A_log's behind it.
   const ArenaTensor parts = scratch(ctx, a.q.dtype, {documents, HV, K + 1});
   if (ctx.mode == Mode::plan) return;

@@ -33,4 +33,18 @@ void kda_forward(const Context& ctx, const KdaForward& a, const Tensor& workspac
   scan(ctx, a, s, m);
 }
 
+int64_t kda_backward_bytes(const kda::Sizes& s) {
+  return BackwardMemory(nullptr, s).bytes;
+}
+
+void kda_backward(const Context& ctx, const KdaBackward& a, const Tensor& memory) {
+  const kda::Sizes s = kda::sizes_of(a);
+  check_supported(a, s);
+  check_rows(a.d_o, "d_o"), check_rows(a.dv.t, "dv");
+  const Memory m(a.saved.data, s, true);
+  const BackwardMemory b(memory.data, s);
+  if (s.documents > 0) scan_backward(ctx, a, s, m, b);
+  gradients(ctx, a, s, m, b);
+}
+
 }  // namespace sluice::cuda
