@@ -18,8 +18,9 @@ static void search(const Tensor& t, const std::string& what) {
       if (bad++ == 0) first = n * width + c, value = x[c];
     }
   }
-  SLUICE_CHECK(bad == 0, what, " ", to_string(t), " has ", bad,
-               " elements that are not finite, the ", "first is ", value, " at element ", first);
+  if (bad > 0)
+    throw Error(cat(what, " ", to_string(t), " has ", bad,
+                    " elements that are not finite, the first is ", value, " at element ", first));
 }
 
 void check_finite(const Context& ctx, const Tensor& t, const std::string& what) {

@@ -30,7 +30,7 @@ expect "no file named" 2 "quickstart: --text needs a file" launch/quickstart.sh 
 expect "no such file" 2 "quickstart: cannot read the file $PWD/nowhere.txt" launch/quickstart.sh --text nowhere.txt
 expect "a folder" 2 "quickstart: cannot read the file /" launch/quickstart.sh --text /
 (cd / && expect "help from elsewhere" 0 "Installs the packages" "$OLDPWD/launch/quickstart.sh" -h; exit $failed) || failed=1
-expect "test.sh" 2 "usage: test.sh [--sanitize | --tsan]" launch/test.sh --asan
+expect "test.sh" 2 "usage: test.sh [--sanitize | --tsan | --portable]" launch/test.sh --asan
 expect "build.sh" 1 "usage: build.sh DIR" launch/build.sh
 expect "setup.sh" 2 "usage: setup.sh" launch/setup.sh --all
 

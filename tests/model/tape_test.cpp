@@ -346,7 +346,7 @@ TEST_F(TapeTest, TheFirstOpThatIsNotFiniteIsNamed) {
     };
     fill(x_.view(), 1e300);  // the sum of all overflows, outside of the blocks
     const auto large = [](Tape& t, const Var& v) { return times(t, v, 1e7); };
-    expect_contains(report(large), {": bad == 0: total: output f64 [1]"});
+    expect_contains(report(large), {"total: output f64 [1]"});
     fill_normal(x_.view(), 1);
     expect_contains(report(bad_backward),
                     {"layers.1: slip: gradient of an input", "1 elements", "-inf at element 7"});
