@@ -50,7 +50,7 @@ struct Memory {
 };
 
 template <int D>
-constexpr int kParts = D + 4;  // sums of a chunk: ddt_bias, then dA_log in up to four parts
+constexpr int kParts = D + 4;  // sums of a chunk: ddt_bias, then dA_log; the rest pads
 
 // Scratch of backward, by chunk and value head.
 struct BackwardMemory {
@@ -94,12 +94,16 @@ Gate gate_of(const Args& a) {
 }
 
 __device__ inline float sigmoid(float x) {
-  return 1 / (1 + __expf(-x));
+  return __fdividef(1, 1 + __expf(-x));
+}
+// log(1 + e^x); what the sum 1 + e rounds away is given back as a factor.
+__device__ inline float softplus(float x) {
+  const float e = __expf(-fabsf(x)), u = 1 + e;
+  return fmaxf(x, 0) + (u == 1 ? e : __logf(u) * __fdividef(e, u - 1));
 }
 // Log decay of a logit z, bias added; A = e^{A_log}.
 __device__ inline float log_decay(const Gate& gate, float A, float z) {
-  const float g = gate.bounded ? gate.lower_bound * sigmoid(A * z)
-                               : -A * (fmaxf(z, 0) + log1pf(__expf(-fabsf(z))));
+  const float g = gate.bounded ? gate.lower_bound * sigmoid(A * z) : -A * softplus(z);
   return fmaxf(g, kForgotten);
 }
 
@@ -172,15 +176,19 @@ __device__ void load_decay(Rows g, const Gate& gate, ChunkAt at, int hv, Decay<D
   const int d = threadIdx.x % D;
   const float A = __expf(gate.A_log[hv]), bias = gate.bias[hv * D + d];
   for (int I = threadIdx.x / D; I < kC / 16; I += threads / D) {
-    float z[16], sum = 0;
+    float sum = 0;
+#pragma unroll 1
+    for (int r = 0; r < 16; r += 8) {  // more at once would be more code than its cache holds
+      float z[8];
 #pragma unroll
-    for (int r = 0; r < 16; ++r)
-      z[r] = __bfloat162float(g[at.n0 + min(I * 16 + r, at.C - 1)][hv * D + d]);
+      for (int e = 0; e < 8; ++e)
+        z[e] = __bfloat162float(g[at.n0 + min(I * 16 + r + e, at.C - 1)][hv * D + d]);
 #pragma unroll
-    for (int r = 0; r < 16; ++r) {
-      const int i = I * 16 + r;
-      sum += i < at.C ? log_decay(gate, A, z[r] + bias) : 0;
-      decay.G[i * Decay<D>::kPitch + d] = sum;
+      for (int e = 0; e < 8; ++e) {
+        const int i = I * 16 + r + e;
+        sum += i < at.C ? log_decay(gate, A, z[e] + bias) : 0;
+        decay.G[i * Decay<D>::kPitch + d] = sum;
+      }
     }
     decay.total[I * D + d] = sum;
     const float middle = decay.at(I * 16 + 7, d);

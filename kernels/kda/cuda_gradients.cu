@@ -12,45 +12,64 @@ namespace sluice::cuda::kda_gpu {
 
 namespace {
 
+// One token and channel: dy of the gate's logit z; dA gets its part of dA_log.
+__device__ inline float logit_gradient(const Gate& gate, float A, float z, float dg, float& dA) {
+  const float g = log_decay(gate, A, z);
+  if (g < -104) return 0;  // e^g is 0 in f32: what the sum in dg holds there is rounding
+  if (gate.bounded) {
+    const float p = sigmoid(A * z), dz = dg * gate.lower_bound * p * (1 - p);
+    dA += dz == 0 ? 0 : dz * A * z;  // not 0 * infinity
+    return A * dz;
+  }
+  dA += dg * g;
+  return -A * sigmoid(z) * dg;
+}
+
 // dg = the reverse sum of dG; through the gate; parts of its parameters' gradients. A thread a
-// channel.
+// channel and 16 rows: first what the rows after them sum to.
 template <int D>
-__device__ void gate_backward(const Gradients& t, ChunkAt at, int hv, const Shared<D>& s,
-                              float* part) {
-  const int d = threadIdx.x;
+__device__ void gate_backward(const Gradients& t, ChunkAt at, int hv, Shared<D>& s, float* part) {
+  const int d = threadIdx.x % D, I = threadIdx.x / D, warp = threadIdx.x / 32;
+  float* block = s.total;                             // [4, D]; the decays are no longer needed
+  float *dbias_parts = s.G, *dA_parts = s.G + 4 * D;  // [4, D], a number a warp
   const float A = __expf(t.gate.A_log[hv]), bias = t.gate.bias[hv * D + d];
-  float dg = s.last[d], dbias = 0, dA = 0;
-  for (int I = 0; I < 4; ++I) dg += s.last_parts[I * D + d];
-  for (int begin = kC - 16; begin >= 0; begin -= 16) {
-    float logits[16];
+  float dG[16], logits[16], dbias = 0, dA = 0, dg = 0;
+  if (I < 4) {
 #pragma unroll
-    for (int r = 0; r < 16; ++r)
-      logits[r] = __bfloat162float(t.g[at.n0 + min(begin + r, at.C - 1)][hv * D + d]) + bias;
+    for (int r = 0; r < 16; ++r) {
+      const int i = I * 16 + r;
+      logits[r] = __bfloat162float(t.g[at.n0 + min(i, at.C - 1)][hv * D + d]) + bias;
+      dG[r] = s.out.dG[i * Decay<D>::kPitch + d];
+      dg += dG[r];
+    }
+    block[I * D + d] = dg;
+  }
+  __syncthreads();
+  if (I < 4) {
+    dg = s.last[d];
+    for (int J = 0; J < 4; ++J) dg += s.last_parts[J * D + d];
+    for (int J = 3; J > I; --J) dg += block[J * D + d];
 #pragma unroll
     for (int r = 15; r >= 0; --r) {
-      const int i = begin + r;
-      if (i >= at.C) continue;
-      dg += s.out.dG[i * Decay<D>::kPitch + d];
-      const float z = logits[r], g = log_decay(t.gate, A, z);
-      float dy = 0;
-      if (g >= -104) {  // below, e^g is 0 in f32: what the sum holds there is rounding
-        if (t.gate.bounded) {
-          const float p = sigmoid(A * z), dz = dg * t.gate.lower_bound * p * (1 - p);
-          dy = A * dz;
-          dA += dz == 0 ? 0 : dz * A * z;  // not 0 * infinity
-        } else {
-          dy = -A * sigmoid(z) * dg;
-          dA += dg * g;
-        }
-      }
+      dg += dG[r];
+      if (I * 16 + r >= at.C) continue;
+      const float dy = logit_gradient(t.gate, A, logits[r], dg, dA);
       dbias += dy;
-      bf16& out = t.dg[at.n0 + i][hv * D + d];
+      bf16& out = t.dg[at.n0 + I * 16 + r][hv * D + d];
       out = __float2bfloat16(t.add_dg ? __bfloat162float(out) + dy : dy);
     }
+    dbias_parts[I * D + d] = dbias;
+    dA = warp_sum(dA);
+    if (threadIdx.x % 32 == 0) dA_parts[warp] = dA;
   }
-  part[d] = dbias;
-  dA = warp_sum(dA);
-  if (d % 32 == 0) part[D + d / 32] = dA;
+  __syncthreads();
+  if (threadIdx.x > D) return;
+  float sum = 0;
+  if (threadIdx.x < D)
+    for (int J = 0; J < 4; ++J) sum += dbias_parts[J * D + threadIdx.x];
+  else
+    for (int w = 0; w < 4 * D / 32; ++w) sum += dA_parts[w];
+  part[threadIdx.x] = sum;
 }
 
 // dx = r (dxn - xn (xn . dxn)), xn = r x: one row, by a warp. dxn lies in shared memory.
@@ -66,12 +85,12 @@ __device__ void norm_backward(const bf16* x, float r, const float* dxn, float sc
   }
 }
 
-// Rows of dbeta and, once all value heads are in, dq and dk: the warps that gate_backward leaves.
+// Rows of dbeta and, once all value heads are in, dq and dk: a warp a row.
 template <int D>
 __device__ void row_gradients(const Gradients& t, ChunkAt at, int h, int hv, bool last,
                               const Shared<D>& s) {
   const float scale = rsqrtf(float(D));
-  for (int i = threadIdx.x / 32 - D / 32; i < at.C; i += (kGradientThreads - D) / 32) {
+  for (int i = threadIdx.x / 32; i < at.C; i += kGradientThreads / 32) {
     const int64_t n = at.n0 + i;
     if (threadIdx.x % 32 == 0) {
       const float b = s.beta[i],
@@ -103,7 +122,9 @@ __device__ void value_head(const Gradients& t, const Memory& m, const BackwardMe
   wait_for_copies();
   __syncthreads();
   Sums<D> sums{};
+  load_across(s, decay);
   through_states(sums, s);
+  __syncthreads();
   through_decay(sums, s, decay, m.gamma + unit * D);
   __syncthreads();
   make_factors(s, decay);
@@ -114,10 +135,8 @@ __device__ void value_head(const Gradients& t, const Memory& m, const BackwardMe
   float* shared_keys = group > 1 ? b.keys + (chunk * t.H + h) * 2 * kC * D : nullptr;
   store_sums(sums, s, shared_keys, hv % group == 0, hv % group == group - 1);
   __syncthreads();
-  if (threadIdx.x < D)
-    gate_backward(t, at, hv, s, b.parts + unit * kParts<D>);
-  else
-    row_gradients(t, at, h, hv, hv % group == group - 1, s);
+  row_gradients(t, at, h, hv, hv % group == group - 1, s);
+  gate_backward(t, at, hv, s, b.parts + unit * kParts<D>);
   __syncthreads();
 }
 
@@ -146,11 +165,8 @@ __global__ void __launch_bounds__(32 * kSlices)
   const int count = chunks ? *chunks : 0;
   float sum = 0;
   if (column <= D)
-    for (int c = threadIdx.y; c < count; c += kSlices) {
-      const float* part = parts + (int64_t(c) * HV + hv) * kParts<D>;
-      sum += part[column];
-      for (int e = D + 1; column == D && e < kParts<D>; ++e) sum += part[e];
-    }
+    for (int c = threadIdx.y; c < count; c += kSlices)
+      sum += parts[(int64_t(c) * HV + hv) * kParts<D> + column];
   slices[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y != 0 || column > D) return;

@@ -19,10 +19,10 @@ struct Gradients {
 template <int D>
 struct Shared {
   static constexpr int kPitch = D + 8;
-  float G[kC * Decay<D>::kPitch], total[4 * D];
-  float q_norm[kC], k_norm[kC], beta[kC], diagonal[kC];  // diagonal of N
-  float last[D], last_parts[4 * D];                      // what row 63 of dG gets on top
-  float dbeta[4 * kC];                                   // k . c, by quarter of the channels
+  float G[kC * Decay<D>::kPitch], total[4 * D], across[16 * D];  // across: e^{between(from, to)}
+  float q_norm[kC], k_norm[kC], beta[kC], diagonal[kC];          // diagonal of N
+  float last[D], last_parts[4 * D];                              // what row 63 of dG gets on top
+  float dbeta[4 * kC];  // k . c, by quarter of the channels
   int unsafe[4];
   bf16 q_raw[kC * kPitch], k_raw[kC * kPitch];
   bf16 N[kC * kScorePitch], M[kC * kScorePitch];  // strictly lower
@@ -38,6 +38,9 @@ struct Shared {
     } out;
   };
 
+  __device__ float across_at(int from, int to, int d) const {
+    return across[(from * 4 + to - 1) * D + d];
+  }
   __device__ float q(int i, int d) const {
     return __bfloat162float(q_raw[i * kPitch + d]) * q_norm[i];
   }
@@ -84,6 +87,14 @@ template <int D>
 __device__ void load_raw(const Gradients& t, ChunkAt at, int h, Shared<D>& s) {
   load_matrix<D>(s.q_raw, t.q[at.n0] + h * D, t.q.stride, kC, at.C);
   load_matrix<D>(s.k_raw, t.k[at.n0] + h * D, t.k.stride, kC, at.C);
+}
+
+// The decays of whole blocks, once instead of in every tile.
+template <int D>
+__device__ void load_across(Shared<D>& s, Decay<D> decay) {
+#pragma unroll 1
+  for (int e = threadIdx.x; e < 16 * D; e += kGradientThreads)
+    s.across[e] = __expf(decay.between(e / D / 4, e / D % 4 + 1, e % D));
 }
 
 // a = dO S^T, r = X S^T, c = E D^T; N and M into shared memory; last = rowsum(S D).
@@ -142,8 +153,8 @@ __device__ void through_decay(Sums<D>& sum, Shared<D>& s, Decay<D> decay, const 
   for (int j = 0; j < sum.kTiles; ++j)
     for (int x = 0; x < 2; ++x) {
       const int d = sum.channel(j, x);
-      const float before = __expf(decay.between(0, block, d));
-      const float after = __expf(decay.between(block + 1, 4, d));
+      const float before = block == 0 ? 1 : s.across_at(0, block, d);
+      const float after = block == 3 ? 1 : s.across_at(block + 1, 4, d);
       float last = 0;
       for (int e = x; e < 4; e += 2) {
         const int i = sum.row(e);
@@ -171,12 +182,12 @@ __device__ void make_factors(Shared<D>& s, Decay<D> decay) {
 
 // Factors of rows 16 I .. as two tiles of b, channels d .., times the decay of blocks from .. to.
 template <int D>
-__device__ void load_factor(uint32_t (&b)[4], const bf16* factor, int I, int d, Decay<D> decay,
+__device__ void load_factor(uint32_t (&b)[4], const bf16* factor, int I, int d, const Shared<D>& s,
                             int from, int to) {
   load_b(b, factor + I * 16 * Shared<D>::kPitch + d, Shared<D>::kPitch);
   if (from >= to) return;
   for (int tile = 0; tile < 2; ++tile) {
-    const float t = __expf(decay.between(from, to, d + tile * 8 + int(threadIdx.x) % 32 / 4));
+    const float t = s.across_at(from, to, d + tile * 8 + int(threadIdx.x) % 32 / 4);
     for (int r = 2 * tile; r < 2 * tile + 2; ++r) {
       const float2 x = unpack(b[r]);
       b[r] = pack(x.x * t, x.y * t);
@@ -192,6 +203,7 @@ __device__ void load_factor(uint32_t (&b)[4], const bf16* factor, int I, int d, 
 template <int D>
 __device__ void squares(Sums<D>& sum, const Shared<D>& s, Decay<D> decay) {
   const int mine = sum.block();
+#pragma unroll 1
   for (int other = 0; other < 4; ++other) {
     if (other == mine) continue;
     uint32_t n[4], m[4], b[4];
@@ -206,13 +218,13 @@ __device__ void squares(Sums<D>& sum, const Shared<D>& s, Decay<D> decay) {
       const int d = sum.part() * (D / 4) + j * 8;
       const int from = min(mine, other) + 1, to = max(mine, other);
       if (below) {
-        load_factor(b, s.factor.w, other, d, decay, from, to);
+        load_factor(b, s.factor.w, other, d, s, from, to);
         mma(sum.a[j], n, b[0], b[1]), mma(sum.a[j + 1], n, b[2], b[3]);
         mma(sum.r[j], m, b[0], b[1]), mma(sum.r[j + 1], m, b[2], b[3]);
       } else {
-        load_factor(b, s.factor.q, other, d, decay, from, to);
+        load_factor(b, s.factor.q, other, d, s, from, to);
         mma(sum.c[j], n, b[0], b[1]), mma(sum.c[j + 1], n, b[2], b[3]);
-        load_factor(b, s.factor.k, other, d, decay, from, to);
+        load_factor(b, s.factor.k, other, d, s, from, to);
         mma(sum.c[j], m, b[0], b[1]), mma(sum.c[j + 1], m, b[2], b[3]);
       }
     }
