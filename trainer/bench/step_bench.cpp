@@ -51,6 +51,57 @@ double loss_in(DType dtype, const Config& c, const Context& on, const MicroBatch
   return runner.validate(batch) / double(batch.valid_tokens);
 }
 
+// The loss in both types, in the report; throws if they are not the same.
+void check_loss(const Config& c, const Context& ctx, const MicroBatch& batch,
+                nlohmann::ordered_json& report) {
+  const double f64 = loss_in(DType::f64, c, ctx, batch), f32 = loss_in(DType::f32, c, ctx, batch);
+  report["loss_f64"] = f64;
+  report["loss_f32"] = f32;
+  // A mean of N losses of about ln(vocab): what is left of f32's rounding through the layers.
+  SLUICE_CHECK(std::fabs(f32 - f64) < 1e-4 * std::fabs(f64), "the loss is ", f32, " in f32 and ",
+               f64, " in f64");
+}
+
+int64_t plan_update(const Context& ctx, Optimizer& optimizer) {
+  Arena arena = Arena::plan(Device::cpu);
+  Context plan = ctx;
+  plan.mode = Mode::plan;
+  plan.arena = &arena;
+  optimizer.clip(plan, nullptr);
+  optimizer.step(plan, nullptr);
+  return arena.peak();
+}
+
+struct Measured {
+  OpTimes times;  // of all repeats
+  std::vector<double> seconds;
+  double in_optimizer = 0;  // seconds of all repeats
+};
+
+void measure_steps(const Config& c, const Context& ctx, int64_t repeats, PlainStore& params,
+                   Optimizer& optimizer, StepRunner& runner, const MicroBatch& batch,
+                   Measured& out) {
+  StepState state;
+  const int64_t micro_batches = c.train.batch_tokens / c.train.micro_batch_tokens;
+  for (int64_t i = 0; i <= repeats; ++i) {
+    if (i == 1) runner.time_into(&out.times);  // the first only warms up
+    const double begin = monotonic_seconds();
+    params.start_step();
+    for (int64_t m = 0; m < micro_batches; ++m)
+      runner.train(batch, 1 / double(c.train.batch_tokens));
+    params.finish_gradients();
+    const double before = monotonic_seconds();
+    state.step = i + 1;
+    state.lr = 1e-4F;
+    optimizer.clip(ctx, &state);
+    optimizer.step(ctx, &state);
+    const double end = monotonic_seconds();
+    if (i == 0) continue;
+    out.seconds.push_back(end - begin);
+    out.in_optimizer += end - before;
+  }
+}
+
 double median(std::vector<double> x) {
   std::sort(x.begin(), x.end());
   return x[x.size() / 2];
@@ -75,14 +126,7 @@ nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) 
   MicroBatch& batch = buffer.batch();
 
   nlohmann::ordered_json report;
-  if (bench.check) {
-    const double f64 = loss_in(DType::f64, c, ctx, batch), f32 = loss_in(DType::f32, c, ctx, batch);
-    report["loss_f64"] = f64;
-    report["loss_f32"] = f32;
-    // A mean of N losses of about ln(vocab): what is left of f32's rounding through the layers.
-    SLUICE_CHECK(std::fabs(f32 - f64) < 1e-4 * std::fabs(f64), "the loss is ", f32, " in f32 and ",
-                 f64, " in f64");
-  }
+  if (bench.check) check_loss(c, ctx, batch, report);
 
   PlainStore params(DType::f32);
   const Lm lm(c.model, params);
@@ -92,44 +136,17 @@ nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) 
   StepRunner runner(ctx, params, lm,
                     c.train.recompute == "block" ? Recompute::block : Recompute::none,
                     c.train.z_loss);
-  const int64_t planned_step = runner.plan(batch);
-  Arena update = Arena::plan(Device::cpu);
-  Context plan = ctx;
-  plan.mode = Mode::plan;
-  plan.arena = &update;
-  optimizer.clip(plan, nullptr);
-  optimizer.step(plan, nullptr);
-  const int64_t planned = std::max(planned_step, update.peak());
+  const int64_t planned = std::max(runner.plan(batch), plan_update(ctx, optimizer));
   Arena arena(Device::cpu, planned);
   ctx.arena = &arena;
   runner.use(arena);
 
-  OpTimes times;
-  std::vector<double> seconds;
-  double in_optimizer = 0;
-  StepState state;
-  const int64_t micro_batches = c.train.batch_tokens / N;
-  for (int64_t i = 0; i <= bench.repeats; ++i) {
-    if (i == 1) runner.time_into(&times);  // the first only warms up
-    const double begin = monotonic_seconds();
-    params.start_step();
-    for (int64_t m = 0; m < micro_batches; ++m)
-      runner.train(batch, 1 / double(c.train.batch_tokens));
-    params.finish_gradients();
-    const double before = monotonic_seconds();
-    state.step = i + 1;
-    state.lr = 1e-4F;
-    optimizer.clip(ctx, &state);
-    optimizer.step(ctx, &state);
-    const double end = monotonic_seconds();
-    if (i == 0) continue;
-    seconds.push_back(end - begin);
-    in_optimizer += end - before;
-  }
+  Measured measured;
+  measure_steps(c, ctx, bench.repeats, params, optimizer, runner, batch, measured);
   SLUICE_CHECK(arena.peak() == planned, "the step used ", arena.peak(), " bytes of ", planned,
                " planned");
 
-  const double step = median(seconds), tokens = double(c.train.batch_tokens);
+  const double step = median(measured.seconds), tokens = double(c.train.batch_tokens);
   const double flops = train_flops_per_token(lm, L) * tokens,
                peak = measure_gemm_rate(ctx, threads);
   report["parameters"] = params.numel();
@@ -138,7 +155,7 @@ nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) 
   report["seq_len_tokens"] = L;
   report["threads"] = threads;
   report["step_seconds"] = step;
-  report["fastest_seconds"] = *std::min_element(seconds.begin(), seconds.end());
+  report["fastest_seconds"] = *std::min_element(measured.seconds.begin(), measured.seconds.end());
   report["tokens_per_second"] = tokens / step;
   report["gflops"] = flops / step / 1e9;
   report["gemm_gflops"] = peak / 1e9;
@@ -149,12 +166,13 @@ nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) 
                      {"step_planned", planned},
                      {"step_used", arena.peak()}};
   const double repeats = double(bench.repeats);
-  for (const auto& [op, row] : times.rows())
+  for (const auto& [op, row] : measured.times.rows())
     report["ops"][op] = {{"calls", double(row.calls) / repeats},
                          {"forward_seconds", row.forward_seconds / repeats},
                          {"backward_seconds", row.backward_seconds / repeats}};
-  report["ops"]["optimizer"] = {
-      {"calls", 1}, {"forward_seconds", in_optimizer / repeats}, {"backward_seconds", 0.0}};
+  report["ops"]["optimizer"] = {{"calls", 1},
+                                {"forward_seconds", measured.in_optimizer / repeats},
+                                {"backward_seconds", 0.0}};
   return report;
 }
 
