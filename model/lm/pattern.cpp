@@ -86,9 +86,11 @@ std::vector<std::pair<std::string, std::string>> unused_kda_keys(const LmConfig&
   const bool scalar_gate = has("gdn") || has("mamba2");
   std::vector<std::pair<std::string, std::string>> found;
   if (scalar_gate && !has("kda") && c.kda.gate_lower_bound)
-    found.push_back({"kda.gate_lower_bound", "expected null without a kda layer"});
+    found.push_back({"kda.gate_lower_bound", cat("expected null without a kda layer, got \"",
+                                                 *c.kda.gate_lower_bound, "\"")});
   if (has("mamba2") && !has("kda") && !has("gdn") && c.kda.allow_neg_eigval)
-    found.push_back({"kda.allow_neg_eigval", "expected false without a kda or gdn layer"});
+    found.push_back(
+        {"kda.allow_neg_eigval", "expected false without a kda or gdn layer, got \"true\""});
   return found;
 }
 

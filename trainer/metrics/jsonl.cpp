@@ -21,7 +21,8 @@ static int64_t bytes_to_keep(const std::string& path, int64_t step) {
     if (in.eof()) break;  // no newline: cut off while it was written
     const auto json = nlohmann::json::parse(line, nullptr, false);
     if (json.is_discarded() || !json.is_object()) break;
-    if (json.value("step", int64_t(0)) > step) break;
+    const auto at = json.find("step");
+    if (at == json.end() || !at->is_number_integer() || at->get<int64_t>() > step) break;
     keep += int64_t(line.size()) + 1;
   }
   return keep;

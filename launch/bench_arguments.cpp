@@ -1,0 +1,38 @@
+// launch/bench_arguments.cpp -- sluice bench ...
+#include "launch/arguments.h"
+
+namespace sluice::launch {
+
+void add_bench(CLI::App& app) {
+  CLI::App* bench =
+      app.add_subcommand("bench", "correctness first, then speed beside the machine's");
+  bench->require_subcommand(1);
+  static BenchOp op;
+  CLI::App* o = bench->add_subcommand("op", "one operator: GB/s or GFLOP/s, share of copy or GEMM");
+  o->add_option("name", op.op, "kda, mla, linear, ...: a program bench_<name>")->required();
+  o->footer("What follows goes to Google Benchmark: --benchmark_filter=forward");
+  o->prefix_command();
+  o->callback([o] {
+    op.arguments = o->remaining();
+    bench_op(op);
+  });
+
+  static BenchStep step;
+  CLI::App* s = bench->add_subcommand("step", "training steps of a config, on random tokens");
+  add_config_options(*s, step.config);
+  s->add_option("--repeats", step.repeats, "measured steps")->check(count())->capture_default_str();
+  s->add_flag("!--no-check", step.check, "leave the comparison with f64 out");
+  s->add_flag("--json", step.json, "for programs");
+  s->callback([] { bench_step(step); });
+
+  static BenchDecode dec;
+  CLI::App* d = bench->add_subcommand("decode", "generation after a context of random tokens");
+  add_config_options(*d, dec.config);
+  d->add_option("--context-tokens", dec.context_tokens)->check(count())->capture_default_str();
+  d->add_option("--new-tokens", dec.new_tokens, "measured")->check(count())->capture_default_str();
+  d->add_option("--slots", dec.slots, "sequences at a time")->check(count())->capture_default_str();
+  d->add_flag("--json", dec.json, "for programs");
+  d->callback([] { bench_decode(dec); });
+}
+
+}  // namespace sluice::launch

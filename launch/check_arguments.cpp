@@ -1,0 +1,26 @@
+// launch/check_arguments.cpp -- sluice gradcheck, inspect, compare.
+#include "launch/arguments.h"
+
+namespace sluice::launch {
+
+void add_checks(CLI::App& app, int& status) {
+  static std::string config;
+  CLI::App* g = app.add_subcommand("gradcheck", "backward against finite differences, f64");
+  g->add_option("config", config, "a model of yours; without one, small models of every kind");
+  g->callback([] { gradcheck(config); });
+
+  static Inspect seen;
+  CLI::App* i = app.add_subcommand("inspect", "what is in a checkpoint, and is it intact?");
+  i->add_option("path", seen.path, "a run's folder, or one checkpoint of it")->required();
+  i->add_flag("--json", seen.json, "for programs");
+  i->add_flag("--verify", seen.verify, "read every byte of all checkpoints of a run");
+  i->callback([&status] { status = inspect(seen) ? 0 : 1; });
+
+  static std::string a, b;
+  CLI::App* c = app.add_subcommand("compare", "are two runs the same, bit for bit?");
+  c->add_option("run_a", a)->required();
+  c->add_option("run_b", b)->required();
+  c->callback([&status] { status = compare(a, b) ? 0 : 1; });
+}
+
+}  // namespace sluice::launch

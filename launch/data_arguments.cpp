@@ -1,0 +1,53 @@
+// launch/data_arguments.cpp -- sluice data ...
+#include "launch/arguments.h"
+
+namespace sluice::launch {
+
+static void add_text_options(CLI::App& app, TextInput& in) {
+  app.add_option("input", in.path, "text or .jsonl file")->required();
+  app.add_option("--field", in.field, "string to take from each JSON line")->capture_default_str();
+  app.add_option("--split", in.split, "documents of a text file: whole | blank-lines")
+      ->check(CLI::IsMember({"whole", "blank-lines"}))
+      ->capture_default_str();
+  app.add_option("--valid-fraction", in.valid_fraction,
+                 "hold this share of the bytes out, at the end")
+      ->check(CLI::Range(0.0, 0.99));
+}
+
+void add_data(CLI::App& app) {
+  CLI::App* data = app.add_subcommand("data", "text -> tokenizer -> token shards");
+  data->require_subcommand(1);
+
+  static TrainTokenizer tok;
+  CLI::App* t = data->add_subcommand("train-tokenizer", "byte-level BPE -> tokenizer.json");
+  add_text_options(*t, tok.input);
+  t->add_option("--out", tok.out, "tokenizer.json to write")->required();
+  t->add_option("--vocab-size", tok.vocab_size)->capture_default_str();
+  t->add_option("--pattern", tok.pattern, "pre-tokenizer: gpt2 | qwen2")
+      ->check(CLI::IsMember({"gpt2", "qwen2"}))
+      ->capture_default_str();
+  t->callback([] { train_tokenizer(tok); });
+
+  static Encode enc;
+  CLI::App* e = data->add_subcommand("encode", "text -> HDF5 token shards");
+  add_text_options(*e, enc.input);
+  e->add_option("--tokenizer", enc.tokenizer, "tokenizer.json")->required();
+  e->add_option("--out", enc.out, "shard to write")->required();
+  e->add_option("--valid-out", enc.valid_out, "shard of the held-out part");
+  e->callback([] { encode(enc); });
+
+  static std::string shard;
+  CLI::App* i = data->add_subcommand("inspect", "what is in a shard; verifies every checksum");
+  i->add_option("shard", shard)->required();
+  i->callback([] { inspect_shard(shard); });
+
+  static TextInput text;
+  static int order = 3;
+  CLI::App* n =
+      data->add_subcommand("ngram", "bits per byte of a byte n-gram on the held-out part");
+  add_text_options(*n, text);
+  n->add_option("--order", order, "3: a trigram")->check(CLI::Range(1, 5))->capture_default_str();
+  n->callback([] { ngram(text, order); });
+}
+
+}  // namespace sluice::launch

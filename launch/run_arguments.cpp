@@ -1,0 +1,73 @@
+// launch/run_arguments.cpp -- sluice train, config, generate.
+#include "launch/arguments.h"
+#include "trainer/loop/exit_code.h"
+
+namespace sluice::launch {
+
+void add_config_options(CLI::App& app, ConfigSource& c) {
+  app.add_option("config", c.file, "YAML file")->required();
+  app.add_option("--set", c.set, "override a key: --set model.ratio=7:1")->allow_extra_args(false);
+}
+
+CLI::Validator count() {
+  return {[](std::string& text) {
+            int64_t n = 0;
+            const bool number = CLI::detail::lexical_cast(text, n);
+            return number && n > 0 ? std::string() : "expected a count above 0, got " + text;
+          },
+          "COUNT"};
+}
+
+void add_runs(CLI::App& app, int& status) {
+  static ConfigSource run, shown;
+  CLI::App* t = app.add_subcommand("train", "pretraining; the same command resumes");
+  add_config_options(*t, run);
+  static bool fresh = false;
+  t->add_flag("--fresh", fresh, "a new run: refuse a folder that a run has used");
+  t->footer(sluice::kExitCodes);
+  t->callback([&status] { status = train(run, fresh); });
+
+  CLI::App* c = app.add_subcommand("config", "check a config");
+  add_config_options(*c, shown);
+  static bool print = false;
+  c->add_flag("--print", print, "show it with every default");
+  c->callback([] { print_config(shown); });
+}
+
+void add_generate(CLI::App& app) {
+  static Generate gen;
+  CLI::App* g = app.add_subcommand("generate", "texts from a checkpoint");
+  g->add_option("run", gen.run, "a run's folder, or one checkpoint of it")->required();
+  g->add_option("--prompt", gen.prompts,
+                "text to continue, repeatable; without any: a new document")
+      ->allow_extra_args(false);
+  g->add_option("--prompts", gen.prompts_file, "file of prompts: .jsonl, or text with one a line");
+  g->add_option("--field", gen.field, "string to take from each JSON line")->capture_default_str();
+  g->add_option("--slots,--batch-size", gen.slots, "sequences at a time")
+      ->check(count())
+      ->capture_default_str();
+  g->add_option("--prefill-chunk-tokens", gen.prefill_chunk_tokens, "bounds the memory of a call")
+      ->check(count())
+      ->capture_default_str();
+  g->add_option("--max-new-tokens", gen.max_new_tokens)->check(count())->capture_default_str();
+  g->add_option("--temperature", gen.temperature, "0: the likeliest token")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  g->add_option("--top-k", gen.top_k, "draw from this many tokens; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  g->add_option("--top-p", gen.top_p, "draw from the likeliest tokens with this share of the mass")
+      ->check(CLI::Range(1e-9, 1.0))
+      ->capture_default_str();
+  g->add_option("--seed", gen.seed, "with a request's number: its random numbers")
+      ->capture_default_str();
+  g->add_option("--stop", gen.stop, "text that ends a sample and is left out, repeatable")
+      ->allow_extra_args(false);
+  g->add_flag("--json", gen.json, "one JSON line a prompt: prompt, text, tokens, logprobs, stop");
+  g->add_option("--threads", gen.threads, "0: one a core")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  g->callback([] { generate(gen); });
+}
+
+}  // namespace sluice::launch
