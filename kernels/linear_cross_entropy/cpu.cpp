@@ -23,12 +23,19 @@ static void make_logits(const Args& a, int64_t n0, int64_t count, T* logits) {
 }
 
 template <class T>
+static int32_t first_equal(const T* z, int64_t V, T top) {
+  const int64_t v = std::find(z, z + V, top) - z;
+  return int32_t(v < V ? v : 0);  // not there: top is NaN
+}
+
+template <class T>
 static void row_loss(const LinearCrossEntropyForward& a, int64_t n, T* z, T* nll) {
   const int64_t V = a.w.dim(0);
   const T top = lane_max<T>(V, [&](int64_t v) { return z[v]; });
   const T sum = lane_sum<T>(V, [&](int64_t v) { return fast_exp(z[v] - top); });
   const int32_t t = a.targets.as<int32_t>()[n];
   const T lse = top + std::log(sum);
+  if (a.predicted) a.predicted.as<int32_t>()[n] = first_equal(z, V, top);
   a.lse.as<T>()[n] = lse;
   nll[n] = t == kIgnoreIndex ? 0 : lse - z[t];
 }

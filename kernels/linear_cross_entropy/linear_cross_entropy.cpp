@@ -45,6 +45,7 @@ void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyFo
   check_shape(a.loss, "loss", {1}, DType::f64, ctx.device);
   if (a.terms) check_shape(a.terms, "terms", {2}, DType::f64, ctx.device);
   if (a.nll) check_shape(a.nll, "nll", {a.h.dim(0)}, a.h);
+  if (a.predicted) check_shape(a.predicted, "predicted", {a.h.dim(0)}, DType::i32, ctx.device);
   const ArenaTensor logits = logits_block(ctx, a.h, a.w),
                     nll = scratch(ctx, a.h.dtype, {a.h.dim(0)});
   if (ctx.mode == Mode::plan) return;

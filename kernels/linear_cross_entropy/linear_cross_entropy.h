@@ -26,6 +26,9 @@ struct LinearCrossEntropyForward {
   Tensor terms;       // out [2] f64, optional: what loss is the sum of, cross entropy and z-loss
   Tensor lse;         // out [N] T, kept for backward
   Tensor nll;         // out [N] T, optional: cross entropy, unscaled, 0 where not valid
+  // out [N] i32, optional: argmax of the logits, the lowest of equals, also where not valid. A row
+  // with a NaN among its logits gets some id.
+  Tensor predicted{};
   double z_loss = 0;
 };
 struct LinearCrossEntropyBackward {

@@ -24,7 +24,9 @@ void linear_cross_entropy_forward(const Context&, const LinearCrossEntropyForwar
     double loss = 0, z_loss = 0;
     for (int64_t n = 0; n < a.h.dim(0); ++n) {
       const std::vector<double> z = logits_of<T>(a, n);
-      const double top = *std::max_element(z.begin(), z.end());
+      const auto best = std::max_element(z.begin(), z.end());
+      if (a.predicted) a.predicted.as<int32_t>()[n] = int32_t(best - z.begin());
+      const double top = *best;
       double sum = 0;
       for (const double x : z) sum += std::exp(x - top);
       const double lse = top + std::log(sum);

@@ -15,7 +15,8 @@ Var linear_cross_entropy(Tape& tape, const Var& h, ParamId w, const LossInputs& 
                                             .loss = loss.value,
                                             .terms = in.terms,
                                             .lse = lse.value,
-                                            .nll = {},
+                                            .nll = in.nll,
+                                            .predicted = in.predicted,
                                             .z_loss = in.z_loss});
   tape.record("linear_cross_entropy", loss, [&tape, h, w, in, lse, id = loss.id] {
     linear_cross_entropy_backward(tape.ctx(), {.h = h.value,

@@ -80,8 +80,9 @@ Var Lm::loss(Tape& tape, const LmBatch& batch, Recompute recompute) const {
   const SumResidual::State state = run_blocks(tape, batch, recompute, nullptr);
   const auto out = tape.block("head", head_groups(), Recompute::none, [&] {
     const Var h = rmsnorm(tape, residual_.finish(tape, state), final_norm_, config_.rms_norm_eps);
-    return std::vector<Var>{linear_cross_entropy(
-        tape, h, head_, {batch.targets, batch.loss_scale, batch.z_loss, batch.loss_terms})};
+    return std::vector<Var>{linear_cross_entropy(tape, h, head_,
+                                                 {batch.targets, batch.loss_scale, batch.z_loss,
+                                                  batch.loss_terms, batch.nll, batch.predicted})};
   });
   return out.front();
 }

@@ -20,8 +20,11 @@ struct LmBatch {
   Tensor targets;     // [N] i32, kIgnoreIndex where nothing is predicted; for loss() only
   Tensor loss_scale;  // [1] f64, 1 / valid tokens of the global batch; for loss() only
   Sequences sequences;
-  double z_loss = 0;    // coefficient of the squared log sum of exp logits; for loss() only
-  Tensor loss_terms{};  // [2] f64, optional, written by loss(): cross entropy, z-loss
+  double z_loss = 0;  // coefficient of the squared log sum of exp logits; for loss() only
+  // Optional, written by loss():
+  Tensor loss_terms{};  // [2] f64: cross entropy, z-loss
+  Tensor nll{};         // [N] as the activations: cross entropy of each token, 0 where not valid
+  Tensor predicted{};   // [N] i32: the likeliest target of each token
 };
 
 using LmCache = std::vector<MixerCache>;  // one a layer

@@ -26,6 +26,7 @@ struct Case {
         terms(DType::f64, {2}),
         lse(t, {N}),
         nll(t, {N}),
+        predicted(DType::i32, {N}),
         dh_wide(t, {N, D + 1}),
         dh(dh_wide.view().columns(0, D)),
         dw(t, {V, D}) {
@@ -41,6 +42,7 @@ struct Case {
     }
     *loss_scale.view().as<double>() = 1.0 / double(std::max<int64_t>(valid, 1));
     *dloss.view().as<double>() = 1.75;
+    std::fill_n(predicted.view().as<int32_t>(), N, -7);
     // What the op must write is NaN before.
     for (const Tensor& out : {loss.view(), terms.view(), lse.view(), nll.view(), dh, dw.view()})
       fill(out, NAN);
@@ -59,6 +61,7 @@ struct Case {
                                        .terms = terms.view(),
                                        .lse = lse.view(),
                                        .nll = nll.view(),
+                                       .predicted = predicted.view(),
                                        .z_loss = z_loss});
     return ctx.mode == Mode::plan ? 0 : *loss.view().as<double>();
   }
@@ -76,7 +79,7 @@ struct Case {
 
   Buffer h_wide;
   Tensor h;  // rows are strided
-  Buffer w, targets, loss_scale, dloss, loss, terms, lse, nll, dh_wide;
+  Buffer w, targets, loss_scale, dloss, loss, terms, lse, nll, predicted, dh_wide;
   Tensor dh;  // strided too
   Buffer dw;
   double z_loss = 0;

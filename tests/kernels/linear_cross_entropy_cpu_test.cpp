@@ -75,6 +75,8 @@ TEST(LinearCrossEntropyCpu, ThreadsChangeNoBit) {
       };
       expect_same(a.lse.view(), x->lse.view());
       expect_same(a.nll.view(), x->nll.view());
+      for (int64_t n = 0; n < 700; ++n)
+        ASSERT_EQ(a.predicted.view().as<int32_t>()[n], x->predicted.view().as<int32_t>()[n]) << n;
       expect_same(a.dh, x->dh);
       expect_same(a.dw.view(), x->dw.view());
     }
@@ -151,6 +153,10 @@ TEST(LinearCrossEntropyContract, SaysWhatIsWrong) {
   f.terms = f.loss;
   expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"terms is f64 [1]", "[2]"});
   f.terms = {};
+  f.predicted = c.nll.view();
+  expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }),
+         {"predicted is f32 [20]", "i32 [20]"});
+  f.predicted = {};
   f.z_loss = -1;
   expect(message_of([&] { linear_cross_entropy_forward(ctx, f); }), {"z_loss is -1"});
   f.z_loss = 0;

@@ -226,6 +226,42 @@ TEST_P(LinearCrossEntropy, NllIsOptional) {
   EXPECT_EQ(*c.loss.view().as<double>(), with);
 }
 
+// Random logits, in f64 where no two are equal: with the reference, and more than one block of
+// rows.
+TEST(LinearCrossEntropy, PredictedMatchesTheReference) {
+  CpuContext cpu, reference(Mode::reference);
+  Case got(DType::f64, 700, 24, 600), want(DType::f64, 700, 24, 600);
+  got.forward(cpu), want.forward(reference);
+  for (int64_t n = 0; n < 700; ++n)
+    EXPECT_EQ(got.predicted.view().as<int32_t>()[n], want.predicted.view().as<int32_t>()[n]) << n;
+}
+
+// The argmax by hand: every one of V places wins somewhere, valid row or not, and of equal logits
+// the first.
+TEST_P(LinearCrossEntropy, PredictedIsTheFirstLargestLogit) {
+  CpuContext ctx(GetParam());
+  constexpr int64_t kV = 75;  // lanes of 16 and a tail
+  for (const DType t : {DType::f32, DType::f64})
+    for (const Targets targets : {Targets::all, Targets::none}) {
+      Case c(t, kV, kV, kV, targets);
+      test::fill(c.h, 0);
+      test::fill(c.w.view(), 0);
+      // Logits: 2 at `best` and at the place 32 further on (another block, the same lane), else 0;
+      // below 0 all of them in every third row, so that 0 is no safe start for a maximum.
+      for (int64_t n = 0; n < kV; ++n) {
+        const double shift = n % 3 ? 0 : -5;
+        set_element(c.h, n * kV + n, 1);
+        for (int64_t v = 0; v < kV; ++v)
+          set_element(c.w.view(), v * kV + n, shift + (v == n || v == n + 32 ? 2 : 0));
+      }
+      c.forward(ctx);
+      for (int64_t n = 0; n < kV; ++n) EXPECT_EQ(c.predicted.view().as<int32_t>()[n], n);
+      test::fill(c.w.view(), 0);  // all equal
+      c.forward(ctx);
+      for (int64_t n = 0; n < kV; ++n) EXPECT_EQ(c.predicted.view().as<int32_t>()[n], 0);
+    }
+}
+
 // A NaN in h must reach the loss: the step is then skipped, rather than trained on half a batch.
 TEST_P(LinearCrossEntropy, NanIsNotLost) {
   CpuContext ctx(GetParam());

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/tensor/fill.h"
+#include "kernels/tensor/float_dispatch.h"
 
 namespace sluice {
 
@@ -19,7 +20,8 @@ StepRunner::StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Rec
       loss_terms_(DType::f64, {2}, ctx.device) {}
 
 StepLoss StepRunner::run(const Context& ctx, const MicroBatch& batch, double loss_scale,
-                         Tape::Mode mode, Recompute recompute, Check check, StepStats* stats) {
+                         Tape::Mode mode, Recompute recompute, Check check, StepStats* stats,
+                         const TokenOutputs& outputs) {
   set_scalar(ctx, loss_scale_.view(), loss_scale);
   Tape tape(ctx, params_, mode);
   tape.count_into(stats);
@@ -31,31 +33,62 @@ StepLoss StepRunner::run(const Context& ctx, const MicroBatch& batch, double los
                              .loss_scale = loss_scale_.view(),
                              .sequences = {batch.cu_seqlens, {}},
                              .z_loss = z_loss_,
-                             .loss_terms = loss_terms_.view()},
+                             .loss_terms = loss_terms_.view(),
+                             .nll = outputs.nll,
+                             .predicted = outputs.predicted},
                             recompute);
   if (mode == Tape::Mode::train) tape.backward(loss);
   if (ctx.mode == Mode::plan) return {};
   return {loss_terms_.view().as<double>()[0], loss_terms_.view().as<double>()[1]};
 }
 
-int64_t StepRunner::plan(const MicroBatch& shape) {
+int64_t StepRunner::peak_of(const std::function<void(const Context&)>& pass) const {
   Arena arena = Arena::plan(ctx_.device);
   Context ctx = ctx_;
   ctx.mode = Mode::plan;
   ctx.arena = &arena;
   params_.start_step();
-  run(ctx, shape, 1, Tape::Mode::train, recompute_, Check::none);
-  run(ctx, shape, 1, Tape::Mode::infer, Recompute::none, Check::none);
+  pass(ctx);
   params_.start_step();
   return arena.peak();
+}
+
+int64_t StepRunner::plan(const MicroBatch& shape) {
+  const int64_t training = peak_of(
+      [&](const Context& ctx) { run(ctx, shape, 1, Tape::Mode::train, recompute_, Check::none); });
+  return std::max(training, plan_score(shape));
+}
+
+int64_t StepRunner::plan_score(const MicroBatch& shape) {
+  return peak_of([&](const Context& ctx) { score(ctx, shape); });
 }
 
 StepLoss StepRunner::train(const MicroBatch& batch, double loss_scale) {
   return run(ctx_, batch, loss_scale, Tape::Mode::train, recompute_, Check::none, stats_);
 }
 
-double StepRunner::validate(const MicroBatch& batch) {
-  return run(ctx_, batch, 1, Tape::Mode::infer, Recompute::none, Check::none).cross_entropy;
+double StepRunner::score(const Context& ctx, const MicroBatch& batch) {
+  const int64_t N = batch.tokens.dim(0);
+  const DType T = params_.shards().front().master.dtype;  // that of the activations
+  const ArenaTensor nll = scratch(ctx, T, {N}), predicted = scratch(ctx, DType::i32, {N});
+  const double nats = run(ctx, batch, 1, Tape::Mode::infer, Recompute::none, Check::none, nullptr,
+                          {nll.view(), predicted.view()})
+                          .cross_entropy;
+  nll_.resize(size_t(N));
+  predicted_.resize(size_t(N));
+  if (ctx.mode == Mode::plan) return 0;
+  const Buffer host_nll(T, {N}), host_predicted(DType::i32, {N});
+  copy(nll.view(), host_nll.view());
+  copy(predicted.view(), host_predicted.view());
+  for_float_type(host_nll.view(),
+                 [&]<class F>(F) { std::copy_n(host_nll.view().as<F>(), N, nll_.begin()); });
+  std::copy_n(host_predicted.view().as<int32_t>(), N, predicted_.begin());
+  return nats;
+}
+
+Scores StepRunner::score(const MicroBatch& batch) {
+  const double nats = score(ctx_, batch);
+  return {nats, nll_, predicted_};
 }
 
 void StepRunner::report_nonfinite(const MicroBatch& batch, double loss_scale) {
