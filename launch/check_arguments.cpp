@@ -1,4 +1,4 @@
-// launch/check_arguments.cpp -- sluice gradcheck, inspect, compare.
+// launch/check_arguments.cpp -- sluice gradcheck, inspect, compare, report.
 #include "launch/arguments.h"
 
 namespace sluice::launch {
@@ -21,6 +21,12 @@ void add_checks(CLI::App& app, int& status) {
   c->add_option("run_a", a)->required();
   c->add_option("run_b", b)->required();
   c->callback([&status] { status = compare(a, b) ? 0 : 1; });
+
+  static Report rep;
+  CLI::App* r = app.add_subcommand("report", "curves, tables and diagnostics as one HTML file");
+  r->add_option("folders", rep.folders, "of runs and of sweeps")->required();
+  r->add_option("--out", rep.out, "the file to write")->capture_default_str();
+  r->callback([] { report(rep); });
 }
 
 }  // namespace sluice::launch

@@ -89,6 +89,12 @@ struct Inspect {
 };
 bool inspect(const Inspect& c);  // false: what is shown is broken
 
+struct Report {
+  std::vector<std::string> folders;  // of runs and of sweeps
+  std::string out = "report.html";
+};
+void report(const Report& c);
+
 std::string version();  // what was built, and with what
 
 }  // namespace sluice::launch

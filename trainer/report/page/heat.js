@@ -1,0 +1,1 @@
+// trainer/report/page/heat.js -- maps of numbers: rows by columns.
