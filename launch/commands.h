@@ -12,10 +12,13 @@ struct Config;  // trainer/loop/config.h
 namespace sluice::launch {
 
 struct TextInput {
-  std::string path;
+  std::vector<std::string> paths;  // files, folders, patterns, "-"
+  std::string format = "text";     // of standard input: text | jsonl
   std::string field = "text";
-  std::string split = "whole";  // whole | blank-lines
-  double valid_fraction = 0;    // of the bytes, at the end
+  std::string split = "whole";     // whole | blank-lines
+  double valid_fraction = 0;       // of the documents, by hash
+  double valid_tail_fraction = 0;  // of the bytes, at the end
+  int64_t valid_seed = 1;
 };
 
 struct TrainTokenizer {

@@ -4,14 +4,26 @@
 namespace sluice::launch {
 
 static void add_text_options(CLI::App& app, TextInput& in) {
-  app.add_option("input", in.path, "text or .jsonl file")->required();
+  app.add_option("input", in.paths,
+                 "files (.txt, .jsonl, each also .zst, .xz, .gz), folders, 'patterns*', - for "
+                 "standard input")
+      ->required();
+  app.add_option("--format", in.format, "of standard input: text | jsonl")
+      ->check(CLI::IsMember({"text", "jsonl"}))
+      ->capture_default_str();
   app.add_option("--field", in.field, "string to take from each JSON line")->capture_default_str();
   app.add_option("--split", in.split, "documents of a text file: whole | blank-lines")
       ->check(CLI::IsMember({"whole", "blank-lines"}))
       ->capture_default_str();
-  app.add_option("--valid-fraction", in.valid_fraction,
-                 "hold this share of the bytes out, at the end")
-      ->check(CLI::Range(0.0, 0.99));
+  auto* by_hash = app.add_option("--valid-fraction", in.valid_fraction,
+                                 "hold out this share of the documents, chosen by their content");
+  by_hash->check(CLI::Range(0.0, 0.99));
+  app.add_option("--valid-seed", in.valid_seed, "another seed: another choice")
+      ->capture_default_str();
+  app.add_option("--valid-tail-fraction", in.valid_tail_fraction,
+                 "hold out this share of the bytes, the last ones of text files")
+      ->check(CLI::Range(0.0, 0.99))
+      ->excludes(by_hash);
 }
 
 void add_data(CLI::App& app) {

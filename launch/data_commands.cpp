@@ -13,11 +13,22 @@
 
 namespace sluice::launch {
 
-static HeldOut read(const TextInput& in) {
-  const TextOptions options{
-      .split = in.split == "blank-lines" ? TextSplit::blank_lines : TextSplit::whole,
-      .field = in.field};
-  return hold_out_tail(read_documents(in.path, options), in.valid_fraction);
+static TextOptions options_of(const TextInput& in) {
+  return {.split = in.split == "blank-lines" ? TextSplit::blank_lines : TextSplit::whole,
+          .field = in.field};
+}
+static HoldOut hold_out_of(const TextInput& in) {
+  if (in.valid_tail_fraction > 0)
+    return {.by = HoldOut::By::tail, .fraction = in.valid_tail_fraction};
+  if (in.valid_fraction > 0)
+    return {.by = HoldOut::By::hash, .fraction = in.valid_fraction, .seed = in.valid_seed};
+  return {};
+}
+static std::vector<InputFile> inputs_of(const TextInput& in) {
+  return find_inputs(in.paths, in.format == "jsonl" ? TextFormat::json_lines : TextFormat::text);
+}
+static Documents read(const TextInput& in) {
+  return read_documents(inputs_of(in), options_of(in), hold_out_of(in));
 }
 
 // A bar on terminals, nothing elsewhere.
@@ -30,16 +41,16 @@ static void show(const char* what, int64_t done, int64_t all) {
 void train_tokenizer(const TrainTokenizer& c) {
   SLUICE_CHECK(c.vocab_size > 257, "--vocab-size ", c.vocab_size,
                ": expected more than 257 (256 bytes and <|endoftext|>)");
-  const HeldOut text = read(c.input);
+  const Documents text = read(c.input);
   const int64_t merges = c.vocab_size - 257;
   const BpeTraining learnt =
-      train_bpe(text.train, c.pattern, merges, [&](int64_t n) { show("merges", n, merges); });
+      train_bpe(text.kept, c.pattern, merges, [&](int64_t n) { show("merges", n, merges); });
   SLUICE_CHECK(int64_t(learnt.merges.size()) == merges, "the text has only ", learnt.merges.size(),
                " pairs that occur twice, --vocab-size ", c.vocab_size, " needs ", merges);
   const Tokenizer tokenizer(learnt, c.pattern);
   tokenizer.save(c.out);
   fmt::print("{}: {} tokens, pattern {}, from {} documents\n", c.out, tokenizer.vocab_size(),
-             c.pattern, text.train.size());
+             c.pattern, text.kept.size());
 }
 
 static void write_shard(const std::string& path, const Tokenizer& tokenizer,
@@ -62,12 +73,12 @@ static void write_shard(const std::string& path, const Tokenizer& tokenizer,
 }
 
 void encode(const Encode& c) {
-  SLUICE_CHECK((c.input.valid_fraction > 0) == !c.valid_out.empty(),
-               "--valid-fraction and --valid-out go together");
-  const HeldOut text = read(c.input);
+  SLUICE_CHECK((hold_out_of(c.input).by != HoldOut::By::nothing) == !c.valid_out.empty(),
+               "--valid-fraction (or --valid-tail-fraction) and --valid-out go together");
+  const Documents text = read(c.input);
   const Tokenizer tokenizer = Tokenizer::load(c.tokenizer);
-  write_shard(c.out, tokenizer, text.train);
-  if (!c.valid_out.empty()) write_shard(c.valid_out, tokenizer, text.valid);
+  write_shard(c.out, tokenizer, text.kept);
+  if (!c.valid_out.empty()) write_shard(c.valid_out, tokenizer, text.held_out);
 }
 
 void inspect_shard(const std::string& path) {
@@ -83,11 +94,13 @@ void inspect_shard(const std::string& path) {
 }
 
 void ngram(const TextInput& input, int order) {
-  SLUICE_CHECK(input.valid_fraction > 0, "--valid-fraction: expected above 0, nothing is held out");
-  const HeldOut text = read(input);
-  fmt::print("byte {}-gram on the last {:g}% of {}: {:.4f} bits/byte\n", order,
-             100 * input.valid_fraction, input.path,
-             ngram_bits_per_byte(text.train, text.valid, order));
+  SLUICE_CHECK(hold_out_of(input).by != HoldOut::By::nothing,
+               "--valid-fraction or --valid-tail-fraction: expected above 0, nothing is held out");
+  const Documents text = read(input);
+  size_t bytes = 0;
+  for (const std::string& d : text.held_out) bytes += d.size();
+  fmt::print("byte {}-gram on the {} bytes held out: {:.4f} bits/byte\n", order, bytes,
+             ngram_bits_per_byte(text.kept, text.held_out, order));
 }
 
 }  // namespace sluice::launch

@@ -39,7 +39,10 @@ std::vector<std::string> prompts_of(const Generate& c) {
   if (!c.prompts_file.empty()) {
     const bool json = c.prompts_file.ends_with(".jsonl");
     for (std::string& p :
-         json ? read_documents(c.prompts_file, {.field = c.field}) : read_lines(c.prompts_file))
+         json ? read_documents(find_inputs({c.prompts_file}, TextFormat::json_lines),
+                               {.field = c.field})
+                    .kept
+              : read_lines(c.prompts_file))
       prompts.push_back(std::move(p));
     SLUICE_CHECK(!prompts.empty(), c.prompts_file, " has no prompts");
   }

@@ -52,7 +52,7 @@ fi
 wc -c $run/text.txt
 
 say "3. tokenizer and token shards (the last 5 % of the text is held out)"
-input="$run/text.txt --split blank-lines --valid-fraction 0.05"
+input="$run/text.txt --split blank-lines --valid-tail-fraction 0.05"
 if [ ! -e $run/valid.h5 ] || [ $run/text.txt -nt $run/valid.h5 ]; then
   $sluice data train-tokenizer $input --vocab-size 1024 --out $run/tokenizer.json
   $sluice data encode $input --tokenizer $run/tokenizer.json --out $run/train.h5 --valid-out $run/valid.h5

@@ -1,100 +1,95 @@
-// data/text/documents.cpp -- plain text and JSON lines.
+// data/text/documents.cpp -- empty lines, JSON lines.
 #include "data/text/documents.h"
 
-#include <cerrno>
-#include <cmath>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
+#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "kernels/base/check.h"
 
 namespace sluice {
 
-static bool ends_with(const std::string& s, const std::string& end) {
-  return s.size() >= end.size() && s.compare(s.size() - end.size(), end.size(), end) == 0;
-}
+namespace {
 
-static std::vector<std::string> split_at_blank_lines(const std::string& text) {
-  std::vector<std::string> documents;
-  std::string current;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t newline = text.find('\n', begin);
-    const size_t end = newline == std::string::npos ? text.size() : newline + 1;
-    if (newline == begin || text.compare(begin, end - begin, "\r\n") == 0) {
-      if (!current.empty()) documents.push_back(std::move(current));
-      current.clear();
-    } else {
-      current.append(text, begin, end - begin);
+using Take = std::function<void(std::string_view, bool begins, bool ends)>;
+
+// Stretches of lines that are not empty.
+void split_at_empty_lines(const Block& block, const Take& take) {
+  const std::string_view text = block.text;
+  bool mid_line = block.mid_line, begins = !block.begin.inside;
+  size_t first = text.npos;  // of the document
+  for (size_t at = 0; at < text.size();) {
+    const size_t newline = text.find('\n', at);
+    const size_t end = newline == text.npos ? text.size() : newline + 1;
+    const std::string_view line = text.substr(at, end - at);
+    const bool empty = !mid_line && (line == "\n" || line == "\r\n");
+    if (empty && first != text.npos) {
+      take(text.substr(first, at - first), begins, true);
+      first = text.npos;
+      begins = true;
+    } else if (!empty && first == text.npos) {
+      first = at;
     }
-    begin = end;
+    mid_line = false;
+    at = end;
   }
-  if (!current.empty()) documents.push_back(std::move(current));
-  return documents;
+  if (first != text.npos) take(text.substr(first), begins, !block.end.inside);
 }
 
-static std::vector<std::string> read_json_lines(const std::string& path, std::istream& in,
-                                                const std::string& field) {
-  std::vector<std::string> documents;
-  int64_t number = 0;
-  for (std::string line; std::getline(in, line);) {
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+std::string shortened(std::string_view s) {
+  return std::string(s.substr(0, 60)) + (s.size() > 60 ? "..." : "");
+}
+
+void read_json_lines(const Block& block, const std::string& path, const std::string& field,
+                     const Take& take) {
+  int64_t number = block.begin.line;
+  for (size_t at = 0; at < block.text.size(); ++number) {
+    const size_t newline = std::min(block.text.find('\n', at), block.text.size());
+    const std::string_view line = std::string_view(block.text).substr(at, newline - at);
+    at = newline + 1;
+    if (line.find_first_not_of(" \t\r") == line.npos) continue;
+    const auto refuse = [&](const std::string& what) {
+      throw Error(cat(path, ":", number, ": ", what));
+    };
     const auto json = nlohmann::json::parse(line, nullptr, false);
-    SLUICE_CHECK(!json.is_discarded(), path, ":", number, ": expected a JSON object, got \"",
-                 line.substr(0, 60), "\"");
-    SLUICE_CHECK(json.is_object() && json.contains(field), path, ":", number,
-                 ": expected an object with \"", field, "\", got ", line.substr(0, 60));
-    SLUICE_CHECK(json[field].is_string(), path, ":", number, ": ", field,
-                 ": expected a string, got ", json[field].dump().substr(0, 60));
-    documents.push_back(json[field].get<std::string>());
+    if (json.is_discarded()) refuse(cat("expected a JSON object, got \"", shortened(line), "\""));
+    if (!json.is_object() || !json.contains(field))
+      refuse(cat("expected an object with \"", field, "\", got ", shortened(line)));
+    if (!json[field].is_string())
+      refuse(cat(field, ": expected a string, got ", shortened(json[field].dump())));
+    take(json[field].get_ref<const std::string&>(), true, true);
   }
-  return documents;
 }
 
-std::vector<std::string> read_documents(const std::string& path, const TextOptions& options) {
-  // An ifstream opens a folder and reads nothing from it.
-  SLUICE_CHECK(!std::filesystem::is_directory(path), path, ": Is a directory");
-  std::ifstream in(path, std::ios::binary);
-  SLUICE_CHECK(in, path, ": ", std::strerror(errno));
-  std::vector<std::string> documents;
-  if (ends_with(path, ".jsonl") || ends_with(path, ".json")) {
-    documents = read_json_lines(path, in, options.field);
-  } else {
-    std::ostringstream all;
-    all << in.rdbuf();
-    const std::string text = all.str();
-    if (options.split == TextSplit::blank_lines)
-      documents = split_at_blank_lines(text);
-    else if (!text.empty())
-      documents.push_back(text);
-  }
-  SLUICE_CHECK(!documents.empty(), path, ": no text in it");
-  return documents;
+}  // namespace
+
+void for_each_piece(const Block& block, const std::vector<InputFile>& inputs,
+                    const TextOptions& options, const HoldOut& hold_out,
+                    const std::function<void(const Piece&)>& take) {
+  const InputFile& input = inputs[size_t(block.begin.input)];
+  const Take give = [&](std::string_view text, bool begins, bool ends) {
+    const bool held_out = block.held_out ? *block.held_out : held_out_by_hash(hold_out, text);
+    take({text, begins, ends, held_out});
+  };
+  if (input.format == TextFormat::json_lines)
+    read_json_lines(block, input.path == "-" ? "standard input" : input.path, options.field, give);
+  else if (options.split == TextSplit::blank_lines)
+    split_at_empty_lines(block, give);
+  else
+    give(block.text, !block.begin.inside, !block.end.inside);
 }
 
-HeldOut hold_out_tail(std::vector<std::string> documents, double fraction) {
-  SLUICE_CHECK(fraction >= 0 && fraction < 1, "held-out fraction is ", fraction);
-  size_t total = 0, seen = 0;
-  for (const std::string& d : documents) total += d.size();
-  size_t cut = total - size_t(std::llround(double(total) * fraction));
-  HeldOut out;
-  for (std::string& d : documents) {
-    const size_t end = seen + d.size();
-    // Not inside of a UTF-8 character, which has at most three bytes after its first.
-    for (int i = 0; i < 3 && cut > seen && cut < end && (d[cut - seen] & 0xC0) == 0x80; ++i) --cut;
-    if (end <= cut) {
-      out.train.push_back(std::move(d));
-    } else if (seen >= cut) {
-      out.valid.push_back(std::move(d));
-    } else {
-      out.train.push_back(d.substr(0, cut - seen));
-      out.valid.push_back(d.substr(cut - seen));
-    }
-    seen = end;
-  }
+Documents read_documents(const std::vector<InputFile>& inputs, const TextOptions& options,
+                         const HoldOut& hold_out) {
+  Documents out;
+  BlockReader reader(inputs, options, hold_out);
+  for (Block block; reader.next(block);)
+    for_each_piece(block, inputs, options, hold_out, [&](const Piece& p) {
+      auto& side = p.held_out ? out.held_out : out.kept;
+      if (p.begins) side.emplace_back();
+      side.back() += p.text;
+    });
+  if (out.kept.empty() && out.held_out.empty())
+    throw Error(cat(inputs.front().path, ": no document in it"));
   return out;
 }
 

@@ -1,31 +1,32 @@
-// data/text/documents.h -- documents from text files.
+// data/text/documents.h -- the documents in blocks, and all of a small file's at once.
 #pragma once
 
-#include <cstdint>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "data/text/blocks.h"
 
 namespace sluice {
 
-enum class TextSplit : uint8_t {
-  whole,        // one document a file
-  blank_lines,  // a document ends at one or more empty lines, which belong to none
+// A document, or a part of one that is longer than a block. Bytes are kept as they are.
+struct Piece {
+  std::string_view text;
+  bool begins, ends;  // the document
+  bool held_out;
 };
 
-struct TextOptions {
-  TextSplit split = TextSplit::whole;  // of .txt files
-  std::string field = "text";          // of .jsonl files: the string to take, one document a line
-};
+// In order. Throws with file and line for JSON that is none or has no such string.
+void for_each_piece(const Block& block, const std::vector<InputFile>& inputs,
+                    const TextOptions& options, const HoldOut& hold_out,
+                    const std::function<void(const Piece&)>& take);
 
-// .jsonl (or .json lines) by name, anything else is text. Bytes are kept as they are. Throws with
-// file (and line) for what cannot be read.
-std::vector<std::string> read_documents(const std::string& path, const TextOptions& options);
-
-struct HeldOut {
-  std::vector<std::string> train, valid;
+struct Documents {
+  std::vector<std::string> kept, held_out;
 };
-// The last `fraction` of all bytes becomes `valid`; the document that the cut meets is cut in two,
-// before the UTF-8 character that the cut would split.
-HeldOut hold_out_tail(std::vector<std::string> documents, double fraction);
+// All of them in memory. Throws if there is none.
+Documents read_documents(const std::vector<InputFile>& inputs, const TextOptions& options,
+                         const HoldOut& hold_out = {});
 
 }  // namespace sluice
