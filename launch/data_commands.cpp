@@ -7,6 +7,7 @@
 #include "data/shards/shard.h"
 #include "data/text/documents.h"
 #include "data/text/ngram.h"
+#include "data/tokenizer/encoder.h"
 #include "data/tokenizer/tokenizer.h"
 #include "kernels/base/check.h"
 #include "launch/commands.h"
@@ -61,9 +62,10 @@ static void write_shard(const std::string& path, const Tokenizer& tokenizer,
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id)
     info.token_bytes.push_back(uint32_t(tokenizer.token_bytes(id).size()));
   ShardWriter writer(path, info);
+  Encoder encoder(tokenizer);
   size_t bytes = 0;
   for (size_t i = 0; i < documents.size(); ++i) {
-    writer.add_document(tokenizer.encode(documents[i]));
+    writer.add_document(encoder.encode(documents[i]));
     bytes += documents[i].size();
     show("encoded", int64_t(i) + 1, int64_t(documents.size()));
   }

@@ -35,10 +35,10 @@ struct Candidate {
 class Trainer {
  public:
   Trainer(const std::vector<std::string>& documents, const std::string& pattern) {
-    const PreTokenizer cut(pattern);
+    PreTokenizer::Matcher matcher{PreTokenizer(pattern)};
     std::unordered_map<std::string, int64_t> counts;
     for (const std::string& d : documents)
-      cut.split(d, [&](std::string_view w) { ++counts[std::string(w)]; });
+      matcher.split(d, [&](std::string_view w) { ++counts[std::string(w)]; });
     for (const auto& [text, count] : counts) {
       Word w{{}, count};
       for (const char ch : text) w.ids.push_back(uint8_t(ch));

@@ -5,19 +5,18 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
-#include <utility>
 #include <vector>
 
 #include "data/tokenizer/bpe_train.h"
+#include "data/tokenizer/merge_table.h"
 #include "data/tokenizer/pretokenizer.h"
 
 namespace sluice {
 
 constexpr const char* kEndOfText = "<|endoftext|>";
 
-// Any bytes survive encode and decode unchanged. Plain text never becomes a special token. Not for
-// several threads at once: it remembers the words that it has met.
+// Any bytes survive encode and decode unchanged. Plain text never becomes a special token. It does
+// not change after it is made, so any number of threads may use it.
 class Tokenizer {
  public:
   // Ids: 256 bytes in byte order, the merges, then "<|endoftext|>".
@@ -27,6 +26,7 @@ class Tokenizer {
   static Tokenizer load(const std::string& path);
   void save(const std::string& path) const;
 
+  // For a text now and then; whoever has many keeps an Encoder (encoder.h), one a thread.
   std::vector<int32_t> encode(std::string_view text) const;
   std::string decode(std::span<const int32_t> ids) const;  // specials are left out
 
@@ -36,16 +36,15 @@ class Tokenizer {
   const std::string& pattern() const { return cut_.pattern(); }
   std::string fingerprint() const;  // changes with any id or merge
 
+  // What an Encoder works with.
+  const PreTokenizer& pretokenizer() const { return cut_; }
+  const MergeTable& merges() const { return merges_; }
+  int32_t byte_token(uint8_t byte) const { return of_byte_[byte]; }
+
  private:
   explicit Tokenizer(PreTokenizer cut) : cut_(std::move(cut)) {}
-  void add_merge(int32_t a, int32_t b, int32_t made);
-  void encode_word(std::string_view word, std::vector<int32_t>& out) const;
-  void merge_long(std::vector<int32_t>& ids, std::vector<int32_t>& out) const;
   friend class JsonReader;  // tokenizer_read.cpp: fills one in, part by part
 
-  struct Merge {
-    int32_t rank, made;
-  };
   struct Added {
     int32_t id;
     std::string content;
@@ -53,11 +52,9 @@ class Tokenizer {
   PreTokenizer cut_;
   std::vector<std::string> bytes_;  // by id; empty for specials and for ids that nothing has
   std::vector<int32_t> of_byte_ = std::vector<int32_t>(256, -1);
-  std::vector<std::pair<int32_t, int32_t>> merges_;  // in rank order
-  std::unordered_map<uint64_t, Merge> by_pair_;
+  MergeTable merges_;
   std::vector<Added> added_;  // the specials
   int32_t end_of_text_ = -1;
-  mutable std::unordered_map<std::string, std::vector<int32_t>> words_;
 };
 
 }  // namespace sluice

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "data/tokenizer/byte_alphabet.h"
@@ -190,9 +191,8 @@ void JsonReader::read_merges(const Json& merges, Tokenizer& t) {
     if (a == ids_.end() || b == ids_.end()) refuse(where, "two tokens of model.vocab", m);
     const auto made = ids_.find(a->first + b->first);
     if (made == ids_.end()) refuse(where, "a merge whose result is in model.vocab", m);
-    const size_t before = t.by_pair_.size();
-    t.add_merge(a->second, b->second, made->second);
-    if (t.by_pair_.size() == before) refuse(where, "a merge that is not listed before", m);
+    if (!t.merges_.add(a->second, b->second, made->second))
+      refuse(where, "a merge that is not listed before", m);
   }
 }
 

@@ -44,7 +44,7 @@ void Tokenizer::save(const std::string& path) const {
     if (!bytes_[size_t(id)].empty())
       vocab.emplace_back(bytes_to_alphabet(bytes_[size_t(id)]), Ordered(id));
   Ordered merges = Ordered::array(), added = Ordered::array();
-  for (const auto& [a, b] : merges_)
+  for (const auto& [a, b] : merges_.by_rank())
     merges.push_back({bytes_to_alphabet(bytes_[size_t(a)]), bytes_to_alphabet(bytes_[size_t(b)])});
   for (const Added& a : added_)
     added.push_back({{"id", a.id},

@@ -4,8 +4,10 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <thread>
 
 #include "data/tokenizer/byte_alphabet.h"
+#include "data/tokenizer/encoder.h"
 #include "kernels/tensor/rng.h"
 #include "tests/data/golden.h"
 #include "tests/support/message.h"
@@ -49,12 +51,14 @@ TEST(Tokenizer, AnyBytesSurvive) {
   }
   for (const char* pattern : {"gpt2", "qwen2"}) {
     const Tokenizer bytes(BpeTraining{}, pattern), merged(trained(pattern), pattern);
+    Encoder encoder(merged);
     for (const std::string& t : texts) {
       const auto ids = bytes.encode(t);
       EXPECT_EQ(ids.size(), t.size());
       ASSERT_EQ(bytes.decode(ids), t);
       ASSERT_EQ(merged.decode(merged.encode(t)), t);
-      ASSERT_EQ(merged.encode(t), merged.encode(t)) << "the second time from memory";
+      const auto want = merged.encode(t);
+      for (const char* time : {"first", "from memory"}) ASSERT_EQ(encoder.encode(t), want) << time;
     }
   }
 }
@@ -111,11 +115,43 @@ TEST(Tokenizer, ALongRunIsNotQuadratic) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
 }
 
+// More words than an encoder remembers, of all lengths, twice.
+TEST(Encoder, ForgettingChangesNothing) {
+  const Tokenizer t(trained("qwen2"), "qwen2");
+  Encoder encoder(t);
+  std::string text;
+  for (uint64_t i = 0; i < 100000; ++i)
+    text += " " + bytes_to_alphabet(random_bytes(i, 1 + i % 40, 26)) + std::to_string(i);
+  const auto first = encoder.encode(text);
+  EXPECT_EQ(encoder.encode(text), first);
+  EXPECT_EQ(t.decode(first), text);
+  std::vector<int32_t> appended = {7};
+  encoder.encode(" the water", appended);
+  std::vector<int32_t> want = t.encode(" the water");
+  want.insert(want.begin(), 7);
+  EXPECT_EQ(appended, want);
+}
+
+TEST(Encoder, ManyThreadsUseOneTokenizer) {
+  const Tokenizer t(trained("gpt2"), "gpt2");
+  const std::string text = file_bytes(kGolden + "text.txt");
+  const auto want = t.encode(text);
+  std::vector<std::vector<int32_t>> got(4);
+  std::vector<std::thread> threads;
+  for (auto& ids : got)
+    threads.emplace_back([&] {
+      Encoder encoder(t);
+      for (int i = 0; i < 20; ++i) ids = encoder.encode(text);
+    });
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& ids : got) EXPECT_EQ(ids, want);
+}
+
 TEST(PreTokenizer, PiecesAreTheTextInOrder) {
   for (const char* pattern : {"gpt2", "qwen2"}) {
-    PreTokenizer made(pattern);
-    const PreTokenizer cut = std::move(made);
-    EXPECT_EQ(cut.pattern(), pattern);
+    const PreTokenizer made(pattern);
+    EXPECT_EQ(made.pattern(), pattern);
+    PreTokenizer::Matcher cut(made);
     std::vector<std::string> words;
     cut.split("It's 42\r\n\xff!", [&](std::string_view w) { words.emplace_back(w); });
     EXPECT_EQ(words,
@@ -143,7 +179,8 @@ TEST(PreTokenizer, PiecesAreTheTextInOrder) {
                                                    {"\ufeff", false},
                                                    {"\x1c", false}}) {
       int words = 0;
-      PreTokenizer(pattern).split("!" + character + "!", [&](std::string_view) { ++words; });
+      PreTokenizer::Matcher(PreTokenizer(pattern))
+          .split("!" + character + "!", [&](std::string_view) { ++words; });
       EXPECT_EQ(words, is_space ? 3 : 1) << pattern << " " << bytes_to_alphabet(character);
     }
   expect_contains(error_of([] { PreTokenizer p("llama"); }),
