@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "data/tasks/config.h"
 
 namespace sluice {
 
@@ -29,6 +32,7 @@ struct DataConfig {
   std::map<std::string, std::string> validation;  // named sets, each reported
   int64_t seq_len_tokens = 512;
   std::string packing = "concatenate";
+  std::optional<TaskConfig> task;  // instead of tokenizer, train and validation
 
   template <class V>
   void visit(V& v) {
@@ -38,6 +42,16 @@ struct DataConfig {
     v.map("validation", validation, "names, each with a token shard");
     v("seq_len_tokens", seq_len_tokens, "a count above 0", [](int64_t x) { return x > 0; });
     v("packing", packing, "concatenate", [](const std::string& s) { return s == "concatenate"; });
+    v.optional_section("task", task);
+  }
+  std::vector<std::pair<std::string, std::string>> problems() const {
+    if (!task) return {};
+    std::vector<std::pair<std::string, std::string>> found;
+    const char* expected = "expected none beside data.task, whose examples need no text";
+    if (tokenizer != DataConfig{}.tokenizer) found.emplace_back("tokenizer", expected);
+    if (!train.empty()) found.emplace_back("train", expected);
+    if (!validation.empty()) found.emplace_back("validation", expected);
+    return found;
   }
 };
 

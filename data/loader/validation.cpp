@@ -2,26 +2,42 @@
 #include <algorithm>
 
 #include "data/loader/loader.h"
+#include "kernels/base/check.h"
 
 namespace sluice {
 
 ValidationSet::ValidationSet(const std::string& path, int64_t seq_len_tokens,
                              int64_t micro_batch_tokens)
-    : source_(path, seq_len_tokens),
+    : shard_(std::make_shared<const ShardReader>(path)),
+      rows_(std::make_unique<ShardRows>(shard_, seq_len_tokens, ShardRows::Last::pad)),
       L_(seq_len_tokens),
       rows_per_micro_(micro_batch_tokens / seq_len_tokens) {
   SLUICE_CHECK(micro_batch_tokens > 0 && micro_batch_tokens % L_ == 0,
                "train.micro_batch_tokens is ", micro_batch_tokens,
                ", expected a multiple of data.seq_len_tokens (", L_, ")");
-  SLUICE_CHECK(source_.all_rows() > 0, path, " has no tokens to validate on");
+  SLUICE_CHECK(rows_->count() > 0, path, " has no tokens to validate on");
+}
+
+ValidationSet::ValidationSet(const TaskConfig& task, int64_t seq_len_tokens,
+                             int64_t micro_batch_tokens)
+    : L_(seq_len_tokens),
+      rows_per_micro_(std::max<int64_t>(1, micro_batch_tokens / seq_len_tokens)) {
+  auto rows = std::make_unique<TaskRows>(task, seq_len_tokens, validation_examples_key(),
+                                         task.validation_examples);
+  chance_ = rows->facts().chance;
+  rows_ = std::move(rows);
 }
 
 int64_t ValidationSet::micro_batches() const {
-  return (source_.all_rows() + rows_per_micro_ - 1) / rows_per_micro_;
+  return (rows_->count() + rows_per_micro_ - 1) / rows_per_micro_;
 }
 
 MicroBatchBuffer ValidationSet::make_buffer() const {
-  return {rows_per_micro_ * L_, rows_per_micro_ * source_.max_documents()};
+  return {rows_per_micro_ * L_, rows_per_micro_ * rows_->max_documents()};
+}
+
+std::optional<int64_t> ValidationSet::text_bytes() const {
+  return shard_ ? std::optional(shard_->text_bytes()) : std::nullopt;
 }
 
 void ValidationSet::load(int64_t micro_batch, MicroBatch& batch) const {
@@ -33,7 +49,10 @@ void ValidationSet::load(int64_t micro_batch, MicroBatch& batch) const {
   batch.valid_tokens = 0;
   for (int64_t slot = 0; slot < rows_per_micro_; ++slot) {
     const int64_t row = micro_batch * rows_per_micro_ + slot;
-    batch.valid_tokens += source_.load(row < source_.all_rows() ? row : -1, slot, batch, ends);
+    if (row < rows_->count())
+      batch.valid_tokens += rows_->load(row, slot, batch, ends);
+    else
+      rows_->load_empty(slot, batch, ends);
   }
   set_documents(ends, batch);
 }

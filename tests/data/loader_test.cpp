@@ -281,7 +281,7 @@ TEST_F(LoaderTest, ValidationCoversEveryByteOnce) {
       const ValidationSet set(folder_ / (name + ".h5"), kL, micro_rows * kL);
       const std::vector<int32_t>& want = stream_[name];
       ASSERT_NE(int64_t(want.size()) % kL, 0) << "the last row should be short in this test";
-      const ShardInfo& info = set.shard_info();
+      const ShardInfo& info = *set.shard_info();
       std::vector<int32_t> tokens;
       std::map<int32_t, int64_t> targets, text;
       int64_t valid = 0, bytes = 0;

@@ -123,7 +123,7 @@ TEST_F(Stages, MemoryIsThatOfTheLargestStage) {
 // The loader of a stage counts from its first step: rows for just so many steps are enough.
 TEST_F(Stages, AStageReadsItsDataFromTheirBeginning) {
   Config c = config("run");
-  const int64_t rows = RowSource(dir_ / "valid.h5", 32).full_rows();
+  const int64_t rows = ShardReader(dir_ / "valid.h5").tokens() / 32;
   c.data.seq_len_tokens = c.train.batch_tokens = c.train.micro_batch_tokens = 32;
   c.train.steps = 12 + rows;
   c.train.stages.resize(1);

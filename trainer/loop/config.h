@@ -214,6 +214,13 @@ struct Config {
     v.section("checkpoint", checkpoint);
     v.section("metrics", metrics);
   }
+  std::vector<std::pair<std::string, std::string>> problems() const {
+    std::vector<std::pair<std::string, std::string>> found;
+    for (size_t i = 0; data.task && i < train.stages.size(); ++i)
+      if (!train.stages[i].data.train.empty() || !train.stages[i].data.validation.empty())
+        found.emplace_back("train.stages", cat("[", i, "].data: expected none beside data.task"));
+    return found;
+  }
 };
 
 }  // namespace sluice

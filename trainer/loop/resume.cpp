@@ -21,6 +21,8 @@ static constexpr KeyRule kRules[] = {
     {"model", KeyKind::fatal, "another model, whose weights these are not"},
     {"data", KeyKind::changes, "what the steps to come read; of steps that are done: refused"},
     {"data.validation", KeyKind::free, "measured, not learnt from"},
+    {"data.task.validation_examples", KeyKind::free, "measured, not learnt from"},
+    {"data.task.validation_lengths_tokens", KeyKind::free, "measured, not learnt from"},
     {"train.objective", KeyKind::fatal, "another loss"},
     {"train.stages", KeyKind::changes, "steps to come; of steps that are done: refused"},
     {"train.steps", KeyKind::changes, "the schedule ends at another step"},

@@ -9,12 +9,27 @@
 
 namespace sluice {
 
+// Sets model.vocab_size. Returns the tokenizer's fingerprint, of a task nothing.
+std::string Trainer::open_vocabulary() {
+  int64_t words = 0;
+  std::string fingerprint;
+  if (config_.data.task) {
+    words = int64_t(task_words(*config_.data.task).size());
+  } else {
+    const Tokenizer tokenizer = Tokenizer::load(config_.data.tokenizer);
+    words = tokenizer.vocab_size();
+    fingerprint = tokenizer.fingerprint();
+  }
+  if (!config_.model.vocab_size) config_.model.vocab_size = words;
+  SLUICE_CHECK(*config_.model.vocab_size >= words, "model.vocab_size is ",
+               *config_.model.vocab_size, ", the ", config_.data.task ? "task" : "tokenizer",
+               " has ", words);
+  return fingerprint;
+}
+
 // All parts of the run, also those that begin in a week.
 void Trainer::open_data() {
-  const Tokenizer tokenizer = Tokenizer::load(config_.data.tokenizer);
-  if (!config_.model.vocab_size) config_.model.vocab_size = tokenizer.vocab_size();
-  SLUICE_CHECK(*config_.model.vocab_size >= tokenizer.vocab_size(), "model.vocab_size is ",
-               *config_.model.vocab_size, ", the tokenizer has ", tokenizer.vocab_size());
+  const std::string tokenizer = open_vocabulary();
   for (const DataPart& p : data_parts(config_)) {
     try {
       parts_.push_back(open_part(p, tokenizer));
@@ -25,10 +40,10 @@ void Trainer::open_data() {
   }
 }
 
-Trainer::OpenPart Trainer::open_part(const DataPart& is, const Tokenizer& tokenizer) const {
-  auto check = [&](const std::string& what, const ShardInfo& info) {
-    SLUICE_CHECK(info.tokenizer == tokenizer.fingerprint(), what, " was encoded with tokenizer ",
-                 info.tokenizer, ", ", config_.data.tokenizer, " is ", tokenizer.fingerprint());
+Trainer::OpenPart Trainer::open_part(const DataPart& is, const std::string& tokenizer) const {
+  auto check = [&](const std::string& what, const ShardInfo* info) {
+    SLUICE_CHECK(!info || info->tokenizer == tokenizer, what, " was encoded with tokenizer ",
+                 info->tokenizer, ", ", config_.data.tokenizer, " is ", tokenizer);
   };
   const int64_t micro_batch = config_.train.micro_batch_tokens;
   Loader loader(is.data, config_.train.batch_tokens, micro_batch);
@@ -36,11 +51,19 @@ Trainer::OpenPart Trainer::open_part(const DataPart& is, const Tokenizer& tokeni
   check("data.train", loader.shard_info());
   MicroBatchBuffer batch = loader.make_buffer();
   OpenPart part{is, std::move(loader), std::move(batch), {}, 0};
+  auto add = [&](const std::string& name, ValidationSet set) {
+    MicroBatchBuffer buffer = set.make_buffer();
+    part.validation.push_back({name, std::move(set), std::move(buffer)});
+  };
   for (const auto& [name, path] : is.data.validation) {
     ValidationSet set(path, is.data.seq_len_tokens, micro_batch);
     check(path, set.shard_info());
-    MicroBatchBuffer buffer = set.make_buffer();
-    part.validation.push_back({name, std::move(set), std::move(buffer)});
+    add(name, std::move(set));
+  }
+  if (const auto& task = is.data.task) {
+    add("task", {*task, is.data.seq_len_tokens, micro_batch});
+    for (const int64_t length : task->validation_lengths_tokens)
+      add(cat("task_", length), {*task, length, micro_batch});
   }
   return part;
 }

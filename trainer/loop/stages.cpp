@@ -58,7 +58,7 @@ std::vector<std::string> changed_past(const Config& before, const Config& now, i
       changed.push_back(cat("train.stages: data changed at step ", was[i].begin, ", at ",
                             is[i].begin, " by this config"));
     for (const auto& [key, a, b] : config::diff(was[i].data, is[i].data))
-      if (key.rfind("validation", 0) != 0)
+      if (key.rfind("validation", 0) != 0 && key.rfind("task.validation", 0) != 0)
         changed.push_back(cat("data.", key, " from step ", was[i].begin, ": was ", a, ", is ", b));
   }
   return changed;

@@ -208,13 +208,16 @@ void Trainer::validate() {
       nats += runner_->validate(v.buffer.batch());
       tokens += double(v.buffer.batch().valid_tokens);
     }
-    const double bits_per_byte = nats / std::log(2.0) / double(v.set.text_bytes());
-    last_valid_["valid." + v.name + ".bits_per_byte"] = bits_per_byte;
-    last_valid_["valid." + v.name + ".loss"] = nats / tokens;
-    metrics_->write("valid." + v.name, step_,
-                    {{"loss", nats / tokens}, {"bits_per_byte", bits_per_byte}});
-    progress_.note(fmt::format("valid    step {}  {}  loss {:.4f}  bits/byte {:.4f}", step_, v.name,
-                               nats / tokens, bits_per_byte));
+    MetricFields fields{{"loss", nats / tokens}};
+    std::string line =
+        fmt::format("valid    step {}  {}  loss {:.4f}", step_, v.name, nats / tokens);
+    if (const auto bytes = v.set.text_bytes()) {
+      fields.push_back({"bits_per_byte", nats / std::log(2.0) / double(*bytes)});
+      line += fmt::format("  bits/byte {:.4f}", fields.back().second);
+    }
+    for (const auto& [key, value] : fields) last_valid_[cat("valid.", v.name, ".", key)] = value;
+    metrics_->write("valid." + v.name, step_, fields);
+    progress_.note(line);
   }
 }
 

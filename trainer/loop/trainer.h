@@ -60,7 +60,8 @@ class Trainer {
   };
 
   void open_data();
-  OpenPart open_part(const DataPart& part, const Tokenizer& tokenizer) const;
+  std::string open_vocabulary();
+  OpenPart open_part(const DataPart& part, const std::string& tokenizer) const;
   OpenPart& part_of(int64_t step);  // that reads step `step`, counted from 0
   void plan_memory();
   void refuse_used_folder() const;
