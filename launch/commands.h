@@ -37,6 +37,14 @@ void encode(const Encode& c);
 void inspect_shard(const std::string& path);
 void ngram(const TextInput& input, int order);
 
+struct Synthesize {
+  std::string kind, out;
+  int64_t examples = 8, seq_len_tokens = 64, seed = 1;
+  bool validation = false;
+  std::vector<std::string> set;  // keys of data.task
+};
+void synthesize(const Synthesize& c);
+
 struct ConfigSource {
   std::string file;
   std::vector<std::string> set;  // "a.b=c"

@@ -48,6 +48,21 @@ void add_data(CLI::App& app) {
   e->add_option("--valid-out", enc.valid_out, "shard of the held-out part");
   e->callback([] { encode(enc); });
 
+  static Synthesize syn;
+  CLI::App* s = data->add_subcommand("synthesize", "examples of a synthetic task -> JSON lines");
+  s->add_option("task", syn.kind, "palindrome | mqar | stack")->required();
+  s->add_option("--out", syn.out, "file to write")->required();
+  s->add_option("--examples", syn.examples)->check(count())->capture_default_str();
+  s->add_option("--seq-len-tokens", syn.seq_len_tokens, "of data.seq_len_tokens")
+      ->check(count())
+      ->capture_default_str();
+  s->add_option("--seed", syn.seed, "data.seed of the run whose first examples these are")
+      ->capture_default_str();
+  s->add_flag("--validation", syn.validation, "those of the validation set, whatever the seed");
+  s->add_option("--set", syn.set, "a key of data.task: --set stack.stacks=4")
+      ->allow_extra_args(false);
+  s->callback([] { synthesize(syn); });
+
   static std::string shard;
   CLI::App* i = data->add_subcommand("inspect", "what is in a shard; verifies every checksum");
   i->add_option("shard", shard)->required();

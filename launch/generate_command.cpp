@@ -10,8 +10,8 @@
 #include <thread>
 
 #include "data/text/documents.h"
-#include "data/tokenizer/tokenizer.h"
 #include "launch/commands.h"
+#include "launch/text_codec.h"
 #include "model/generate/scheduler.h"
 #include "model/generate/text_stream.h"
 #include "trainer/loop/model_file.h"
@@ -50,15 +50,13 @@ std::vector<std::string> prompts_of(const Generate& c) {
   return prompts;
 }
 
-std::vector<Request> requests_of(const Generate& c, const Tokenizer& tokenizer,
+std::vector<Request> requests_of(const Generate& c, const TextCodec& codec,
                                  const std::vector<std::string>& prompts) {
   std::vector<Request> requests;
   for (const std::string& prompt : prompts) {
-    std::vector<int32_t> tokens{tokenizer.end_of_text()};  // a document begins with it
-    for (const int32_t id : tokenizer.encode(prompt)) tokens.push_back(id);
-    requests.push_back({.prompt = std::move(tokens),
+    requests.push_back({.prompt = codec.encode(prompt),
                         .max_new_tokens = c.max_new_tokens,
-                        .stop_tokens = {tokenizer.end_of_text()},
+                        .stop_tokens = codec.stop_tokens,
                         .temperature = c.temperature,
                         .top_k = c.top_k,
                         .top_p = c.top_p,
@@ -118,9 +116,9 @@ void print_speed(const Scheduler::Throughput& t) {
 void generate(const Generate& c) {
   const LoadedModel m = load_model(c.run);
   for (const std::string& p : m.skipped) fmt::print(stderr, "BROKEN CHECKPOINT {}\n", p);
-  const Tokenizer tokenizer = Tokenizer::load(m.config.data.tokenizer);
+  const TextCodec codec = text_codec(m.config.data);
   const std::vector<std::string> prompts = prompts_of(c);
-  std::vector<Request> requests = requests_of(c, tokenizer, prompts);
+  std::vector<Request> requests = requests_of(c, codec, prompts);
   const bool streams = prompts.size() == 1 && !c.json;
 
   int64_t longest = 0;
@@ -138,7 +136,7 @@ void generate(const Generate& c) {
   std::vector<Text> texts(prompts.size(), Text(c.stop));
   for (size_t i = 0; i < requests.size(); ++i) {
     requests[i].on_token = [&, i](int32_t id) {
-      const std::string shown = texts[i].stream.push(tokenizer.token_bytes(id));
+      const std::string shown = texts[i].stream.push(codec.text(id));
       texts[i].shown += shown;
       if (streams) show(shown);
       return !texts[i].stream.stopped();
