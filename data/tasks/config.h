@@ -21,7 +21,7 @@ struct PalindromeConfig {
 struct MqarConfig {
   int64_t keys = 512;            // that the keys of an example are drawn from, each once at most
   int64_t values = 64;           // that the value of each key is drawn from
-  std::optional<int64_t> pairs;  // null: a quarter of the row; queries fill what is left
+  std::optional<int64_t> pairs;  // null: a quarter of the row, or one more; queries fill the rest
 
   template <class V>
   void visit(V& v) {

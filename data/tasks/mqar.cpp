@@ -40,7 +40,7 @@ class Mqar : public Task {
 }  // namespace
 
 std::unique_ptr<Task> make_mqar(const MqarConfig& config, int64_t seq_len_tokens) {
-  const int64_t P = config.pairs.value_or(std::max<int64_t>(1, seq_len_tokens / 4));
+  const int64_t P = config.pairs.value_or((seq_len_tokens / 2 + 1) / 2);
   const int64_t Q = seq_len_tokens / 2 - P;
   SLUICE_CHECK(Q >= 1 && Q <= P, "mqar: ", P, " pairs leave room for ", Q, " queries in a row of ",
                seq_len_tokens, " tokens, expected 1 to ", P,

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "data/tasks/task.h"
 #include "kernels/tensor/rng.h"
 #include "model/autograd/plain_store.h"
 #include "model/lm/cost.h"
@@ -111,6 +112,8 @@ double median(std::vector<double> x) {
 
 nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) {
   Config c = config;
+  if (!c.model.vocab_size && c.data.task)
+    c.model.vocab_size = int64_t(task_words(*c.data.task).size());
   if (!c.model.vocab_size) throw Error("model.vocab_size: expected a size (no tokenizer is read)");
   const int64_t N = c.train.micro_batch_tokens, L = c.data.seq_len_tokens;
   if (N % L != 0 || c.train.batch_tokens % N != 0)

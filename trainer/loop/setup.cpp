@@ -73,7 +73,7 @@ void Trainer::plan_memory() {
   int64_t bytes = 0;
   for (OpenPart& p : parts_) {
     bytes = std::max(bytes, runner_->plan(p.batch.batch()));
-    for (Valid& v : p.validation) bytes = std::max(bytes, runner_->plan(v.buffer.batch()));
+    for (Valid& v : p.validation) bytes = std::max(bytes, runner_->plan_score(v.buffer.batch()));
   }
   Arena update = Arena::plan(Device::cpu);
   Context plan = ctx_;

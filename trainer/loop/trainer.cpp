@@ -202,11 +202,16 @@ void Trainer::validate() {
     progress_.note(fmt::format("experts  step {}  {}", step_,
                                to_string(expert_load(stats_->expert_counts()))));
   for (Valid& v : part_of(step_ - 1).validation) {
-    double nats = 0, tokens = 0;
+    const MicroBatch& batch = v.buffer.batch();
+    double nats = 0, tokens = 0, right = 0;
     for (int64_t m = 0; m < v.set.micro_batches(); ++m) {
       v.set.load(m, v.buffer.batch());
-      nats += runner_->validate(v.buffer.batch());
-      tokens += double(v.buffer.batch().valid_tokens);
+      const Scores scores = runner_->score(batch);
+      nats += scores.nats;
+      tokens += double(batch.valid_tokens);
+      const int32_t* targets = batch.targets.as<int32_t>();
+      for (size_t n = 0; n < scores.predicted.size(); ++n)
+        right += targets[n] != kNoTarget && scores.predicted[n] == targets[n];
     }
     MetricFields fields{{"loss", nats / tokens}};
     std::string line =
@@ -214,6 +219,10 @@ void Trainer::validate() {
     if (const auto bytes = v.set.text_bytes()) {
       fields.push_back({"bits_per_byte", nats / std::log(2.0) / double(*bytes)});
       line += fmt::format("  bits/byte {:.4f}", fields.back().second);
+    }
+    if (const auto chance = v.set.chance()) {
+      fields.push_back({"accuracy", right / tokens});
+      line += fmt::format("  accuracy {:.4f} (chance {:.4f})", right / tokens, *chance);
     }
     for (const auto& [key, value] : fields) last_valid_[cat("valid.", v.name, ".", key)] = value;
     metrics_->write("valid." + v.name, step_, fields);
