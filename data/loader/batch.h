@@ -15,6 +15,7 @@ struct MicroBatch {
   Tensor targets;     // [N] i32, kNoTarget in padding
   Tensor cu_seqlens;  // [max_documents + 1] i32, filled up with N
   int64_t valid_tokens = 0;
+  int64_t step_valid_tokens = 0;  // of the whole global batch that it is a part of; in training
 };
 
 // Writes cu_seqlens from the ends of the documents, in order; the last is N. Throws if they do not

@@ -31,8 +31,8 @@ struct DataConfig {
   std::vector<DataSource> train;
   std::map<std::string, std::string> validation;  // named sets, each reported
   int64_t seq_len_tokens = 512;
-  std::string packing = "concatenate";
-  std::optional<TaskConfig> task;  // instead of tokenizer, train and validation
+  std::string packing = "concatenate";  // best_fit: only documents longer than a row are cut
+  std::optional<TaskConfig> task;       // instead of tokenizer, train and validation
 
   template <class V>
   void visit(V& v) {
@@ -41,7 +41,8 @@ struct DataConfig {
     v.list("train", train, "a list of {path, weight, max_epochs}");
     v.map("validation", validation, "names, each with a token shard");
     v("seq_len_tokens", seq_len_tokens, "a count above 0", [](int64_t x) { return x > 0; });
-    v("packing", packing, "concatenate", [](const std::string& s) { return s == "concatenate"; });
+    v("packing", packing, "concatenate or best_fit",
+      [](const std::string& s) { return s == "concatenate" || s == "best_fit"; });
     v.optional_section("task", task);
   }
   std::vector<std::pair<std::string, std::string>> problems() const {

@@ -1,6 +1,8 @@
 // data/loader/loader.cpp -- which row comes when.
 #include "data/loader/loader.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "data/loader/permutation.h"
@@ -37,7 +39,11 @@ void Loader::open_shards() {
     SLUICE_CHECK(reader->info().tokenizer == first_->info().tokenizer, s.path,
                  " was encoded with tokenizer ", reader->info().tokenizer, ", ", first_->path(),
                  " with ", first_->info().tokenizer);
-    auto rows = std::make_unique<ShardRows>(reader, L_, ShardRows::Last::drop);
+    std::unique_ptr<Rows> rows;
+    if (config_.packing == "best_fit")
+      rows = std::make_unique<PackedRows>(reader, L_);
+    else
+      rows = std::make_unique<ShardRows>(reader, L_, ShardRows::Last::drop);
     SLUICE_CHECK(rows->count() > 0, s.path, " has ", reader->tokens(),
                  " tokens, fewer than one row of ", L_);
     sources_.push_back({std::move(rows), s.weight, s.max_epochs,
@@ -97,16 +103,14 @@ const std::vector<Loader::Row>& Loader::rows_of(int64_t step) {
   if (listed_step_ == step) return listed_;
   listed_step_ = -1;  // until all are there
   listed_.clear();
-  for (int64_t r = 0; r < rows_per_batch_; ++r)
-    listed_.push_back(row_at(place(step * rows_per_batch_ + r)));
+  listed_valid_ = 0;
+  for (int64_t r = 0; r < rows_per_batch_; ++r) {
+    const Row row = row_at(place(step * rows_per_batch_ + r));
+    listed_valid_ += row.rows->valid_tokens(row.number);
+    listed_.push_back(row);
+  }
   listed_step_ = step;
   return listed_;
-}
-
-int64_t Loader::valid_tokens(int64_t step) {
-  int64_t sum = 0;
-  for (const Row& r : rows_of(step)) sum += r.rows->valid_tokens(r.number);
-  return sum;
 }
 
 void Loader::load(int64_t step, int64_t micro_batch, MicroBatch& batch) {
@@ -117,6 +121,7 @@ void Loader::load(int64_t step, int64_t micro_batch, MicroBatch& batch) {
   const std::vector<Row>& rows = rows_of(step);
   std::vector<int32_t> ends;
   batch.valid_tokens = 0;
+  batch.step_valid_tokens = listed_valid_;
   for (int64_t slot = 0; slot < rows_per_micro_; ++slot) {
     const int64_t mine = micro_batch * rows_per_micro_ + slot;
     if (mine >= my_rows_) {
@@ -139,6 +144,19 @@ void Loader::check_supply(int64_t steps) {
                  L_, " tokens and may be read ", source.max_epochs, " times; ", steps,
                  " steps need ", given_[s], " rows, ", (given_[s] + rows - 1) / rows, " epochs");
   }
+}
+
+std::string Loader::packing_table() const {
+  std::string table;
+  for (const Source& s : sources_) {
+    const PackingFacts p = s.rows->packing();
+    if (p.documents == 0) continue;
+    table += fmt::format(
+        "packing  {}: {}, {} rows, {:.2f} % padding, {:.2f} % of {} documents cut\n", s.label,
+        config_.packing, s.rows->count(), 100 * double(p.padding) / double(p.tokens),
+        100 * double(p.cut) / double(p.documents), p.documents);
+  }
+  return table;
 }
 
 double Loader::epochs(int64_t steps) {

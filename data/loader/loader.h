@@ -23,11 +23,15 @@ class Loader {
   int64_t micro_batches() const { return micro_batches_; }  // of a step, on every rank
   MicroBatchBuffer make_buffer() const;
   // Of the whole global batch: known before any micro-batch, from counts alone.
-  int64_t valid_tokens(int64_t step);
+  int64_t valid_tokens(int64_t step) {
+    rows_of(step);
+    return listed_valid_;
+  }
   void load(int64_t step, int64_t micro_batch, MicroBatch& batch);  // steps count from 0
   // Throws, before step 1, if a source would be read more often than its max_epochs.
   void check_supply(int64_t steps);
-  double epochs(int64_t steps);  // of the first source, after so many steps; 0: it is endless
+  std::string packing_table() const;  // a line for each shard
+  double epochs(int64_t steps);       // of the first source, after so many steps; 0: it is endless
   // Of the first shard; null: rows are a task's.
   const ShardInfo* shard_info() const { return first_ ? &first_->info() : nullptr; }
 
@@ -58,8 +62,9 @@ class Loader {
   std::shared_ptr<const ShardReader> first_;
   std::vector<int64_t> given_;  // by source, of the rows before next_: all the state there is
   int64_t next_ = 0;
-  int64_t listed_step_ = -1;  // of listed_
+  int64_t listed_step_ = -1;  // of the two below
   std::vector<Row> listed_;   // the global batch
+  int64_t listed_valid_ = 0;  // its valid tokens
 };
 
 // Every token of a shard once, in file order; or the validation examples of a task.

@@ -59,6 +59,8 @@ TEST_F(TaskRun, EveryKindTrainsAndIsMeasured) {
       const double right = double(found[1]["accuracy"]) * double(7 * task->facts().answers);
       EXPECT_NEAR(right, std::round(right), 1e-9);
     }
+    ASSERT_EQ(events(c, "train").size(), 24u);
+    for (const auto& e : events(c, "train")) EXPECT_GE(e["data_wait_ms"], 0) << e;
     EXPECT_NE(log(c).find("(chance 0.2500)"), std::string::npos) << log(c);
     EXPECT_NE(read(c.run.dir + "/config.yaml").find("vocab_size: " + std::to_string(words)),
               std::string::npos);

@@ -27,7 +27,8 @@ std::vector<Json> read_metrics(const std::string& run) {
     if (j.is_discarded()) throw Error(cat(path, ":", number, ": no JSON"));
     const std::string event = j.value("event", "");
     if (event != "train" && event.rfind("valid.", 0) != 0) continue;  // starts, saves, signals
-    for (const char* of_time : {"tokens_per_second", "mfu", "seconds"}) j.erase(of_time);
+    for (const char* of_time : {"tokens_per_second", "mfu", "seconds", "data_wait_ms"})
+      j.erase(of_time);
     lines.push_back(std::move(j));
   }
   return lines;

@@ -46,11 +46,11 @@ Trainer::OpenPart Trainer::open_part(const DataPart& is, const std::string& toke
                  info->tokenizer, ", ", config_.data.tokenizer, " is ", tokenizer);
   };
   const int64_t micro_batch = config_.train.micro_batch_tokens;
-  Loader loader(is.data, config_.train.batch_tokens, micro_batch);
-  loader.check_supply(is.end - is.begin);
-  check("data.train", loader.shard_info());
-  MicroBatchBuffer batch = loader.make_buffer();
-  OpenPart part{is, std::move(loader), std::move(batch), {}, 0};
+  OpenPart part{
+      is, std::make_unique<Loader>(is.data, config_.train.batch_tokens, micro_batch), {}, {}, 0};
+  part.loader->check_supply(is.end - is.begin);
+  check("data.train", part.loader->shard_info());
+  part.batches = std::make_unique<Prefetcher>(*part.loader);
   auto add = [&](const std::string& name, ValidationSet set) {
     MicroBatchBuffer buffer = set.make_buffer();
     part.validation.push_back({name, std::move(set), std::move(buffer)});
@@ -72,7 +72,8 @@ Trainer::OpenPart Trainer::open_part(const DataPart& is, const std::string& toke
 void Trainer::plan_memory() {
   int64_t bytes = 0;
   for (OpenPart& p : parts_) {
-    bytes = std::max(bytes, runner_->plan(p.batch.batch()));
+    MicroBatchBuffer shape = p.loader->make_buffer();
+    bytes = std::max(bytes, runner_->plan(shape.batch()));
     for (Valid& v : p.validation) bytes = std::max(bytes, runner_->plan_score(v.buffer.batch()));
   }
   Arena update = Arena::plan(Device::cpu);

@@ -43,7 +43,8 @@ Trainer::Trainer(const Config& config, Folder folder)
   for (OpenPart& p : parts_)
     p.flops_per_token = train_flops_per_token(*lm_, p.is.data.seq_len_tokens);
   progress_.note(cost_table(*lm_, *params_, config_.data.seq_len_tokens) + optimizer_->table() +
-                 stage_table(data_parts(config_), schedule_, config_.train.batch_tokens));
+                 stage_table(data_parts(config_), schedule_, config_.train.batch_tokens) +
+                 parts_.front().loader->packing_table());
   plan_memory();
   peak_flops_ = measure_gemm_rate(ctx_, threads_.threads());
   progress_.note(
@@ -98,14 +99,13 @@ void Trainer::enter_part() {
 
 void Trainer::train_step() {
   OpenPart& part = part_of(step_);
-  const int64_t at = step_ - part.is.begin;
-  const double scale = 1.0 / double(part.loader.valid_tokens(at));
+  const double waited_ms = part.batches->waited_ms();
   params_->start_step();
   stats_->start_step(ctx_);
   StepLoss loss;
-  for (int64_t m = 0; m < part.loader.micro_batches(); ++m) {
-    part.loader.load(at, m, part.batch.batch());
-    const StepLoss part_of_loss = runner_->train(part.batch.batch(), scale);
+  for (int64_t m = 0; m < part.loader->micro_batches(); ++m) {
+    const MicroBatch& batch = part.batches->get(step_ - part.is.begin, m);
+    const StepLoss part_of_loss = runner_->train(batch, 1.0 / double(batch.step_valid_tokens));
     loss.cross_entropy += part_of_loss.cross_entropy;
     loss.z_loss += part_of_loss.z_loss;
   }
@@ -114,6 +114,7 @@ void Trainer::train_step() {
   state_.lr = float(lr_after(schedule_, step_));
   optimizer_->clip(ctx_, &state_);
   Outcome outcome = judge(loss);
+  outcome.data_wait_ms = part.batches->waited_ms() - waited_ms;
   optimizer_->step(ctx_, &state_);
   if (const auto threshold = config_.optim.qk_clip_threshold)
     outcome.heads_clipped = qk_clip(ctx_, *params_, *stats_, *threshold, &state_);
@@ -146,13 +147,11 @@ Trainer::Outcome Trainer::judge(const StepLoss& loss) {
 // The step is lost anyway: run it once more, op by op, to say which one made the first bad number.
 std::string Trainer::find_nonfinite() {
   OpenPart& part = part_of(step_);
-  const int64_t at = step_ - part.is.begin;
-  const double scale = 1.0 / double(part.loader.valid_tokens(at));
-  for (int64_t m = 0; m < part.loader.micro_batches(); ++m) {
-    part.loader.load(at, m, part.batch.batch());
+  for (int64_t m = 0; m < part.loader->micro_batches(); ++m) {
+    const MicroBatch& batch = part.batches->get(step_ - part.is.begin, m);
     try {
       params_->start_step();
-      runner_->report_nonfinite(part.batch.batch(), scale);
+      runner_->report_nonfinite(batch, 1.0 / double(batch.step_valid_tokens));
     } catch (const Error& e) {
       return cat("micro-batch ", m, ": ", e.what());
     }
@@ -177,7 +176,8 @@ void Trainer::report(const Outcome& outcome) {
                       {"skipped", state_.skip},
                       {"skipped_total", double(step_ - updates_)},
                       {"tokens_per_second", rate},
-                      {"mfu", mfu}};
+                      {"mfu", mfu},
+                      {"data_wait_ms", outcome.data_wait_ms}};
   if (config_.train.z_loss > 0) fields.push_back({"z_loss", outcome.loss.z_loss});
   if (stats_->expert_counts()) append(fields, expert_load(stats_->expert_counts()));
   if (const Tensor& logits = stats_->max_logits()) {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "data/loader/prefetch.h"
 #include "data/tokenizer/tokenizer.h"
 #include "model/autograd/plain_store.h"
 #include "optim/optimizer.h"
@@ -46,8 +47,8 @@ class Trainer {
 
   struct OpenPart {  // of the run: what reads one DataPart
     DataPart is;
-    Loader loader;
-    MicroBatchBuffer batch;
+    std::unique_ptr<Loader> loader;       // read by the thread of
+    std::unique_ptr<Prefetcher> batches;  // this one
     std::vector<Valid> validation;
     double flops_per_token = 0;
   };
@@ -57,6 +58,7 @@ class Trainer {
     std::string skipped;        // why nothing was changed; empty: it was
     std::string spike;          // what was out of line
     int64_t heads_clipped = 0;  // by QK-clip
+    double data_wait_ms = 0;    // for micro-batches that were not there yet
   };
 
   void open_data();
