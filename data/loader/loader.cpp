@@ -29,7 +29,9 @@ Loader::Loader(const DataConfig& config, int64_t batch_tokens, int64_t micro_bat
   rows_per_micro_ = micro_batch_tokens / L_;
   micro_batches_ = (share + rows_per_micro_ - 1) / rows_per_micro_;
   config.task ? open_task() : open_shards();
-  given_.assign(sources_.size(), 0);
+  std::vector<double> weights;
+  for (const Source& s : sources_) weights.push_back(s.weight);
+  mixture_.emplace(weights);
 }
 
 void Loader::open_shards() {
@@ -64,29 +66,7 @@ MicroBatchBuffer Loader::make_buffer() const {
   return {rows_per_micro_ * L_, rows_per_micro_ * documents};
 }
 
-// Row by row, the source that is furthest behind its weight gives next: n + 1 rows over its weight
-// smallest, the first of equals. Going back starts from zero: cheap, and there is no state to save.
-Loader::Place Loader::place(int64_t global_row) {
-  if (global_row < next_) {
-    std::fill(given_.begin(), given_.end(), 0);
-    next_ = 0;
-  }
-  if (sources_.size() == 1) {
-    given_[0] = next_ = global_row;
-    return {0, global_row};
-  }
-  for (;; ++next_) {
-    size_t best = 0;
-    for (size_t s = 1; s < sources_.size(); ++s)
-      if (double(given_[s] + 1) / sources_[s].weight <
-          double(given_[best] + 1) / sources_[best].weight)
-        best = s;
-    if (next_ == global_row) return {best, given_[best]};
-    ++given_[best];
-  }
-}
-
-Loader::Row Loader::row_at(const Place& p) const {
+Loader::Row Loader::row_at(const Mixture::Place& p) const {
   const Source& source = sources_[p.source];
   const int64_t rows = source.rows->count();
   if (rows == Rows::kEndless) return {source.rows.get(), p.nth};
@@ -105,7 +85,7 @@ const std::vector<Loader::Row>& Loader::rows_of(int64_t step) {
   listed_.clear();
   listed_valid_ = 0;
   for (int64_t r = 0; r < rows_per_batch_; ++r) {
-    const Row row = row_at(place(step * rows_per_batch_ + r));
+    const Row row = row_at(mixture_->place(step * rows_per_batch_ + r));
     listed_valid_ += row.rows->valid_tokens(row.number);
     listed_.push_back(row);
   }
@@ -135,14 +115,14 @@ void Loader::load(int64_t step, int64_t micro_batch, MicroBatch& batch) {
 }
 
 void Loader::check_supply(int64_t steps) {
-  place(steps * rows_per_batch_);
+  const std::vector<int64_t>& given = mixture_->given(steps * rows_per_batch_);
   for (size_t s = 0; s < sources_.size(); ++s) {
     const Source& source = sources_[s];
     const int64_t rows = source.rows->count();
     if (rows == Rows::kEndless) continue;
-    SLUICE_CHECK(given_[s] <= rows * source.max_epochs, source.label, " has ", rows, " rows of ",
-                 L_, " tokens and may be read ", source.max_epochs, " times; ", steps,
-                 " steps need ", given_[s], " rows, ", (given_[s] + rows - 1) / rows, " epochs");
+    SLUICE_CHECK(given[s] <= rows * source.max_epochs, source.label, " has ", rows, " rows of ", L_,
+                 " tokens and may be read ", source.max_epochs, " times; ", steps, " steps need ",
+                 given[s], " rows, ", (given[s] + rows - 1) / rows, " epochs");
   }
 }
 
@@ -161,8 +141,8 @@ std::string Loader::packing_table() const {
 
 double Loader::epochs(int64_t steps) {
   if (sources_.front().rows->count() == Rows::kEndless) return 0;
-  place(steps * rows_per_batch_);
-  return double(given_.front()) / double(sources_.front().rows->count());
+  return double(mixture_->given(steps * rows_per_batch_).front()) /
+         double(sources_.front().rows->count());
 }
 
 }  // namespace sluice

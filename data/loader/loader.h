@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/loader/config.h"
+#include "data/loader/mixture.h"
 #include "data/loader/rows.h"
 
 namespace sluice {
@@ -42,26 +43,20 @@ class Loader {
     int64_t max_epochs;
     std::string label;  // for messages
   };
-  struct Place {
-    size_t source;
-    int64_t nth;  // of the rows that this source has given
-  };
   struct Row {
     const Rows* rows;
     int64_t number;
   };
   void open_shards();
   void open_task();
-  Place place(int64_t global_row);
-  Row row_at(const Place& p) const;  // throws once the source's max_epochs are over
+  Row row_at(const Mixture::Place& p) const;  // throws once the source's max_epochs are over
   const std::vector<Row>& rows_of(int64_t step);
 
   DataConfig config_;
   int64_t L_, rows_per_batch_, rows_per_micro_, micro_batches_, first_row_, my_rows_;
   std::vector<Source> sources_;
   std::shared_ptr<const ShardReader> first_;
-  std::vector<int64_t> given_;  // by source, of the rows before next_: all the state there is
-  int64_t next_ = 0;
+  std::optional<Mixture> mixture_;
   int64_t listed_step_ = -1;  // of the two below
   std::vector<Row> listed_;   // the global batch
   int64_t listed_valid_ = 0;  // its valid tokens

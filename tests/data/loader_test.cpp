@@ -227,6 +227,44 @@ TEST_F(LoaderTest, WeightsAreRespectedAtEveryMoment) {
   EXPECT_EQ(n, 400);
 }
 
+// Within one row of the share after any number of rows, and the same after going back or ahead.
+TEST(Mixture, KeepsTheSharesOfManySources) {
+  std::vector<std::vector<double>> cases{{1},       {3, 1},    {90, 5, 5},
+                                         {3, 2, 1}, {1, 1, 1}, {1e6, 1, 1}};
+  for (uint64_t c = 0; c < 20; ++c) {
+    cases.emplace_back();
+    for (uint64_t s = 0; s < 2 + c % 7; ++s) {
+      const double u = random_uniform(c, s);
+      cases.back().push_back(0.01 + u * u * u);
+    }
+  }
+  for (const std::vector<double>& weights : cases) {
+    const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+    Mixture mixture(weights), other(weights);
+    std::vector<int64_t> given(weights.size(), 0);
+    std::vector<size_t> order;
+    for (int64_t row = 0; row < 3000; ++row) {
+      const Mixture::Place p = mixture.place(row);
+      ASSERT_EQ(p.nth, given[p.source]++);
+      order.push_back(p.source);
+      for (size_t s = 0; s < weights.size(); ++s)
+        ASSERT_LT(std::abs(double(given[s]) - weights[s] / sum * double(row + 1)), 1)
+            << "source " << s << " of " << weights.size() << " after " << row + 1 << " rows";
+    }
+    EXPECT_EQ(other.given(3000), given);
+    for (const int64_t row : {2999, 5, 6, 4, 1000, 0, 0})
+      EXPECT_EQ(other.place(row).source, order[size_t(row)]);
+  }
+}
+
+// The order must not change between versions: runs that go on would read other rows.
+TEST(Mixture, IsTheseRowsForEver) {
+  Mixture mixture({3, 2, 1});
+  std::string order;
+  for (int64_t row = 0; row < 12; ++row) order += char('a' + mixture.place(row).source);
+  EXPECT_EQ(order, "abacbaabacba");
+}
+
 TEST_F(LoaderTest, RunningOutIsAnError) {
   const int64_t rows = full_rows("a");
   Loader loader(config({source("a", 1, 2)}), kL, kL);
