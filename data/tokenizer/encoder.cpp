@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "data/tokenizer/normalizer.h"
+#include "data/tokenizer/utf8.h"
 #include "kernels/base/check.h"
 
 namespace sluice {
@@ -21,7 +23,21 @@ std::vector<int32_t> Encoder::encode(std::string_view text) {
 }
 
 void Encoder::encode(std::string_view text, std::vector<int32_t>& ids) {
-  matcher_.split(text, [&](std::string_view word) { encode_word(word, ids); });
+  utf8_runs(
+      text, [&](std::string_view run) { encode_valid(run, ids); },
+      [&](uint8_t byte) { ids.push_back(tokenizer_.byte_token(byte)); });
+}
+
+void Encoder::encode_valid(std::string_view text, std::vector<int32_t>& ids) {
+  const auto token = [&](int32_t id) { ids.push_back(id); };
+  const auto plain = [&](std::string_view piece) {
+    matcher_.split(piece, [&](std::string_view word) { encode_word(word, ids); });
+  };
+  const auto not_in_text = [&](std::string_view piece) {
+    if (tokenizer_.normalizes()) piece = nfc(piece, normal_);
+    tokenizer_.added_in_normalized().split(piece, plain, token);
+  };
+  tokenizer_.added_in_text().split(text, not_in_text, token);
 }
 
 void Encoder::encode_word(std::string_view word, std::vector<int32_t>& ids) {
@@ -47,6 +63,7 @@ void Encoder::encode_word(std::string_view word, std::vector<int32_t>& ids) {
 
 // Merges the lowest-ranked pair, the leftmost of several, until none is left.
 void Encoder::merge(std::string_view word, std::vector<int32_t>& out) {
+  if (const int32_t id = tokenizer_.whole_word(word); id >= 0) return out.push_back(id);
   if (word.size() > kScannedBytes) return merge_long(word, out);
   const MergeTable& merges = tokenizer_.merges();
   int32_t ids[kScannedBytes];

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -20,7 +21,7 @@ class Encoder {
   std::vector<int32_t> encode(std::string_view text);
 
  private:
-  // One cache line. A word of another hash slot's place takes it over.
+  // One cache line. A new word takes the slot of the one before.
   static constexpr size_t kWordBytes = 31, kWordIds = 7;
   struct alignas(64) Slot {
     uint64_t word[4] = {};  // the bytes, then zeros; the last byte is how many there are
@@ -34,12 +35,14 @@ class Encoder {
     bool operator<(const Candidate& o) const { return rank != o.rank ? rank > o.rank : at > o.at; }
   };
 
+  void encode_valid(std::string_view text, std::vector<int32_t>& ids);
   void encode_word(std::string_view word, std::vector<int32_t>& ids);
   void merge(std::string_view word, std::vector<int32_t>& ids);
   void merge_long(std::string_view word, std::vector<int32_t>& ids);
 
   const Tokenizer& tokenizer_;
   PreTokenizer::Matcher matcher_;
+  std::string normal_;  // what nfc() writes to
   std::vector<Slot> slots_;
   std::vector<int32_t> long_ids_;  // merge_long: the tokens left; a merged-away one has id -1
   std::vector<uint32_t> next_, prev_;

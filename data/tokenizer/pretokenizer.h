@@ -5,24 +5,23 @@
 #include <string>
 #include <string_view>
 
-#include "data/tokenizer/utf8.h"
+#include "data/tokenizer/patterns.h"
 
 namespace sluice {
 
-// The published patterns of GPT-2 and Qwen2, by PCRE2 with Unicode classes. Cheap to copy; it does
-// not change after it is made.
+// By PCRE2. Cheap to copy; it does not change after it is made.
 class PreTokenizer {
  public:
-  explicit PreTokenizer(const std::string& pattern);  // "gpt2" | "qwen2"; else an Error
+  explicit PreTokenizer(Pattern pattern);
+  explicit PreTokenizer(const std::string& name_or_regex);
 
-  const std::string& pattern() const { return name_; }
-  static const char* regex(const std::string& pattern);  // the source text
+  const Pattern& pattern() const { return pattern_; }
 
   class Matcher;
 
  private:
   struct Compiled;
-  std::string name_;
+  Pattern pattern_;
   std::shared_ptr<const Compiled> compiled_;
 };
 
@@ -34,36 +33,38 @@ class PreTokenizer::Matcher {
   Matcher(const Matcher&) = delete;
   Matcher& operator=(const Matcher&) = delete;
 
-  // Calls word() with consecutive pieces that together are `text`, whatever bytes it has: what is
-  // not valid UTF-8 is cut out first and each such byte is a word of its own.
+  // Calls word() with consecutive pieces that together are `text`, which is valid UTF-8.
   template <class Word>
   void split(std::string_view text, Word&& word) {
-    for (size_t at = 0; at < text.size();) {
-      const size_t valid = utf8_run(text, at);
-      cut(text.substr(at, valid), word);
-      at += valid;
-      if (at < text.size()) word(text.substr(at++, 1));
-    }
+    cut(text, 0, word);
   }
 
  private:
   struct Range {
     size_t begin, end;
   };
-  Range find(std::string_view text, size_t at);  // the next match; at the end if there is none
+  // The next match of a regex of the pattern; at the end of the text if there is none.
+  Range find(size_t regex, std::string_view text, size_t at);
 
   template <class Word>
-  void cut(std::string_view text, Word& word) {
+  void cut(std::string_view text, size_t regex, Word& word) {
+    const bool last = regex + 1 == regexes_;
+    const auto piece = [&](size_t begin, size_t end) {
+      if (begin == end) return;
+      if (last) return word(text.substr(begin, end - begin));
+      cut(text.substr(begin, end - begin), regex + 1, word);
+    };
     for (size_t at = 0; at < text.size();) {
-      const Range match = find(text, at);
-      if (match.begin > at) word(text.substr(at, match.begin - at));  // between matches: kept
-      if (match.end > match.begin) word(text.substr(match.begin, match.end - match.begin));
+      const Range match = find(regex, text, at);
+      piece(at, match.begin);  // between matches: kept
+      piece(match.begin, match.end);
       at = match.end;
     }
   }
 
   struct State;
   std::shared_ptr<const Compiled> compiled_;
+  size_t regexes_;
   std::unique_ptr<State> state_;
 };
 

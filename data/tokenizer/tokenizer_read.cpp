@@ -8,12 +8,17 @@
 #include <unordered_set>
 
 #include "data/tokenizer/byte_alphabet.h"
+#include "data/tokenizer/regex.h"
 #include "data/tokenizer/tokenizer.h"
 #include "kernels/base/check.h"
 
 namespace sluice {
 
 using Json = nlohmann::json;
+
+// `tokenizers` takes for a digit what Unicode 17 calls a number; its regexes know Unicode 16.
+constexpr const char* kDigit = "[\\p{N}\U00011de0-\U00011de9\U00016ff4-\U00016ff6]";
+constexpr const char* kDigits = "[\\p{N}\U00011de0-\U00011de9\U00016ff4-\U00016ff6]+";
 
 class JsonReader {
  public:
@@ -36,7 +41,10 @@ class JsonReader {
     throw Error(path_ + ": " + key + ": expected " + expected + ", got " + text);
   }
   void check_object(const Json& j, const std::string& where, const std::vector<Rule>& rules) const;
-  std::string pattern_of(const Json& pre_tokenizer) const;
+  void read_normalizer(const Json& n, Tokenizer& t);
+  void read_cut(const Json& part, const std::string& where, Pattern& pattern);
+  PreTokenizer read_pre_tokenizer(const Json& p);
+  void read_post_processor(const Json& post, Tokenizer& t);
   int32_t id_of(const Json& j, const std::string& where) const;
   void read_added(const Json& list, Tokenizer& t);
   void read_vocab(const Json& vocab, Tokenizer& t);
@@ -44,9 +52,9 @@ class JsonReader {
   void place(Tokenizer& t, int32_t id, const std::string& where);
 
   std::string path_;
-  std::unordered_map<std::string, int32_t> specials_;  // by content
-  std::unordered_map<std::string, int32_t> ids_;       // by bytes
-  std::unordered_map<int32_t, std::string> holder_;    // which key of the file has the id
+  std::unordered_map<std::string, int32_t> added_;   // by content
+  std::unordered_map<std::string, int32_t> ids_;     // by bytes
+  std::unordered_map<int32_t, std::string> holder_;  // which key of the file has the id
 };
 
 // JSON allows a key twice; one of the two would win, silently.
@@ -81,35 +89,94 @@ void JsonReader::check_object(const Json& j, const std::string& where,
       throw Error(path_ + ": " + prefix + r.key + ": missing");
 }
 
-// "gpt2" or "qwen2", by what the file's pre-tokenizer does.
-std::string JsonReader::pattern_of(const Json& p) const {
-  const auto check_bytes = [&](const Json& j, const std::string& where, Need need, bool use_regex) {
-    check_object(j, where,
-                 {{"type", Need::required, {"ByteLevel"}},
+void JsonReader::read_normalizer(const Json& n, Tokenizer& t) {
+  if (n.is_null()) return;
+  check_object(
+      n, "normalizer",
+      {{"type", Need::required, {"NFC", "Sequence"}}, {"normalizers", Need::optional, {}}});
+  if (n["type"] == "NFC") {
+    t.nfc_ = true;
+  } else if (n.value("normalizers", Json()) != Json::array()) {
+    refuse("normalizer", "null, NFC or an empty Sequence", n);
+  }
+}
+
+// The regexes that a part of the pre-tokenizer is, after those before it.
+void JsonReader::read_cut(const Json& part, const std::string& where, Pattern& pattern) {
+  const Json type = part.is_object() ? part.value("type", Json()) : Json();
+  if (type == "Split") {
+    check_object(part, where,
+                 {{"type", Need::required, {}},
+                  {"pattern", Need::required, {}},
+                  {"behavior", Need::required, {"Isolated"}},
+                  {"invert", Need::optional, {}}});  // with Isolated the pieces are the same
+    check_object(part["pattern"], where + ".pattern", {{"Regex", Need::required, {}}});
+    const Json& regex = part["pattern"]["Regex"];
+    if (!regex.is_string()) refuse(where + ".pattern.Regex", "a regex", regex);
+    pattern.push_back(regex);
+    try {
+      to_pcre2(pattern.back());
+    } catch (const Error& e) {
+      throw Error(path_ + ": " + where + ".pattern.Regex: " + e.what());
+    }
+  } else if (type == "Digits") {
+    check_object(
+        part, where,
+        {{"type", Need::required, {}}, {"individual_digits", Need::required, {true, false}}});
+    pattern.push_back(part["individual_digits"] == true ? kDigit : kDigits);
+  } else if (type == "ByteLevel") {
+    check_object(part, where,
+                 {{"type", Need::required, {}},
                   {"add_prefix_space", Need::required, {false}},
                   {"trim_offsets", Need::optional, {}},  // moves offsets, no ids
-                  {"use_regex", need, {use_regex}}});    // the format's default is true
-  };
-  const std::string where = "pre_tokenizer";
-  const Json type = p.is_object() ? p.value("type", Json()) : Json();
-  if (type == "ByteLevel") {
-    check_bytes(p, where, Need::optional, true);
-    return "gpt2";
+                  {"use_regex", Need::optional, {true, false}}});
+    if (part.value("use_regex", true)) pattern.push_back(pattern_of("gpt2")[0]);
+  } else {
+    refuse(where, "Split, Digits or ByteLevel", part);
   }
-  if (type != "Sequence") refuse(where, "GPT-2's ByteLevel or Qwen2's Sequence", p);
-  check_object(p, where, {{"type", Need::required, {}}, {"pretokenizers", Need::required, {}}});
-  const Json& parts = p["pretokenizers"];
-  if (!parts.is_array() || parts.size() != 2)
-    refuse(where + ".pretokenizers", "[Split, ByteLevel]", parts);
-  check_object(parts[0], where + ".pretokenizers[0]",
-               {{"type", Need::required, {"Split"}},
-                {"pattern", Need::required, {}},
-                {"behavior", Need::required, {"Isolated"}},
-                {"invert", Need::required, {false}}});
-  check_bytes(parts[1], where + ".pretokenizers[1]", Need::required, false);
-  for (const char* name : {"gpt2", "qwen2"})
-    if (parts[0]["pattern"] == Json{{"Regex", PreTokenizer::regex(name)}}) return name;
-  refuse(where + ".pretokenizers[0].pattern", "the regex of GPT-2 or Qwen2", parts[0]["pattern"]);
+}
+
+PreTokenizer JsonReader::read_pre_tokenizer(const Json& p) {
+  const std::string where = "pre_tokenizer";
+  const auto is_byte_level = [](const Json& j) {
+    return j.is_object() && j.value("type", Json()) == "ByteLevel";
+  };
+  Pattern pattern;
+  if (p.is_object() && p.value("type", Json()) == "Sequence") {
+    check_object(p, where, {{"type", Need::required, {}}, {"pretokenizers", Need::required, {}}});
+    const Json& parts = p["pretokenizers"];
+    if (!parts.is_array() || parts.empty() || !is_byte_level(parts.back()))
+      refuse(where + ".pretokenizers", "a list that ends with ByteLevel", parts);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      if (is_byte_level(parts[i]) && i + 1 < parts.size())
+        refuse(cat(where, ".pretokenizers[", i, "]"), "ByteLevel only at the end", parts[i]);
+      read_cut(parts[i], cat(where, ".pretokenizers[", i, "]"), pattern);
+    }
+  } else {
+    if (!is_byte_level(p)) refuse(where, "ByteLevel, or a Sequence that ends with it", p);
+    read_cut(p, where, pattern);
+  }
+  if (pattern.empty()) refuse(where, "a regex that cuts text into words", p);
+  return PreTokenizer(pattern);
+}
+
+// It adds special tokens around a text, which is up to whoever makes documents: kept for others.
+void JsonReader::read_post_processor(const Json& post, Tokenizer& t) {
+  const auto check = [&](const Json& j, const std::string& where) {
+    const Json type = j.is_object() ? j.value("type", Json()) : Json();
+    if (type != "ByteLevel" && type != "TemplateProcessing")
+      refuse(where, "ByteLevel, TemplateProcessing or a Sequence of these", j);
+  };
+  if (post.is_null()) return;
+  if (post.is_object() && post.value("type", Json()) == "Sequence") {
+    const Json parts = post.value("processors", Json());
+    if (!parts.is_array()) refuse("post_processor.processors", "a list", parts);
+    for (size_t i = 0; i < parts.size(); ++i)
+      check(parts[i], cat("post_processor.processors[", i, "]"));
+  } else {
+    check(post, "post_processor");
+  }
+  t.post_processor_ = post.dump();
 }
 
 int32_t JsonReader::id_of(const Json& j, const std::string& where) const {
@@ -129,24 +196,34 @@ void JsonReader::read_added(const Json& list, Tokenizer& t) {
   if (!list.is_array()) refuse("added_tokens", "a list", list);
   for (size_t i = 0; i < list.size(); ++i) {
     const std::string where = cat("added_tokens[", i, "]");
-    check_object(
-        list[i], where,
-        {{"id", Need::required, {}},
-         {"content", Need::required, {}},
-         {"single_word", Need::optional, {}},  // these four say where in a text it is found:
-         {"lstrip", Need::optional, {}},       // plain text has none
-         {"rstrip", Need::optional, {}},
-         {"normalized", Need::optional, {}},
-         {"special", Need::required, {true}}});
+    const Json::array_t flag = {true, false};
+    check_object(list[i], where,
+                 {{"id", Need::required, {}},
+                  {"content", Need::required, {}},
+                  {"single_word", Need::required, flag},
+                  {"lstrip", Need::required, flag},
+                  {"rstrip", Need::required, flag},
+                  {"normalized", Need::required, flag},
+                  {"special", Need::required, flag}});
     const Json& content = list[i]["content"];
     if (!content.is_string() || content == "") refuse(where + ".content", "some text", content);
-    const int32_t id = id_of(list[i]["id"], where + ".id");
-    if (!specials_.emplace(content, id).second) refuse(where + ".content", "a new one", content);
-    place(t, id, where);
-    t.added_.push_back({id, content});
-    if (content == kEndOfText) t.end_of_text_ = id;
+    const AddedToken token{.id = id_of(list[i]["id"], where + ".id"),
+                           .content = content,
+                           .special = list[i]["special"],
+                           .normalized = list[i]["normalized"],
+                           .single_word = list[i]["single_word"],
+                           .lstrip = list[i]["lstrip"],
+                           .rstrip = list[i]["rstrip"]};
+    for (const char* key : {"single_word", "lstrip", "rstrip"})
+      if (!token.special && list[i][key] == true)
+        refuse(where + "." + key, "false, since the token is not special: it would lose text",
+               true);
+    if (!added_.emplace(token.content, token.id).second)
+      refuse(where + ".content", "a new one", content);
+    place(t, token.id, where);
+    if (!token.special) t.bytes_[size_t(token.id)] = token.content;
+    t.add_token(token);
   }
-  if (t.end_of_text_ < 0) refuse("added_tokens", kEndOfText, list);
 }
 
 void JsonReader::read_vocab(const Json& vocab, Tokenizer& t) {
@@ -154,8 +231,8 @@ void JsonReader::read_vocab(const Json& vocab, Tokenizer& t) {
   for (const auto& item : vocab.items()) {
     const std::string where = "model.vocab[\"" + item.key() + "\"]";
     const int32_t id = id_of(item.value(), where);
-    if (const auto special = specials_.find(item.key()); special != specials_.end()) {
-      if (special->second != id) refuse(where, cat(special->second, " as in added_tokens"), id);
+    if (const auto added = added_.find(item.key()); added != added_.end()) {
+      if (added->second != id) refuse(where, cat(added->second, " as in added_tokens"), id);
       continue;  // GPT-2's own file lists it in both places
     }
     const std::string bytes = alphabet_to_bytes(item.key(), path_ + ": model.vocab");
@@ -167,6 +244,10 @@ void JsonReader::read_vocab(const Json& vocab, Tokenizer& t) {
   }
   for (size_t b = 0; b < 256; ++b)
     if (t.of_byte_[b] < 0) throw Error(cat(path_, ": model.vocab: byte ", b, " has no token"));
+  for (int32_t id = 0; id < t.vocab_size(); ++id)
+    if (!holder_.count(id))
+      throw Error(cat(path_, ": model.vocab: expected a token for each id up to ",
+                      t.vocab_size() - 1, ", got none for ", id));
 }
 
 // ["a", "b"] or "a b".
@@ -206,34 +287,37 @@ Tokenizer JsonReader::read() {
                 {"truncation", Need::optional, {nullptr}},
                 {"padding", Need::optional, {nullptr}},
                 {"added_tokens", Need::required, {}},
-                {"normalizer", Need::optional, {nullptr}},
+                {"normalizer", Need::optional, {}},
                 {"pre_tokenizer", Need::required, {}},
                 {"post_processor", Need::optional, {}},
                 {"decoder", Need::required, {}},
                 {"model", Need::required, {}}});
-  const auto is_byte_level = [](const Json& j) {
-    return j.is_object() && j.value("type", Json()) == "ByteLevel";
-  };
-  if (const Json post = file.value("post_processor", Json());
-      !post.is_null() && !is_byte_level(post))
-    refuse("post_processor", "null or ByteLevel", post);
-  if (!is_byte_level(file["decoder"])) refuse("decoder", "ByteLevel", file["decoder"]);
+  if (const Json& d = file["decoder"]; !d.is_object() || d.value("type", Json()) != "ByteLevel")
+    refuse("decoder", "ByteLevel", d);
   const Json& model = file["model"];
   check_object(model, "model",
                {{"type", Need::required, {"BPE"}},
-                {"dropout", Need::optional, {nullptr}},
-                {"unk_token", Need::optional, {nullptr}},
+                {"dropout", Need::optional, {nullptr, 0.0}},
+                {"unk_token", Need::optional, {}},  // for bytes without a token: there are none
                 {"continuing_subword_prefix", Need::optional, {nullptr, ""}},
                 {"end_of_word_suffix", Need::optional, {nullptr, ""}},
-                {"fuse_unk", Need::optional, {}},  // without an unk_token it does nothing
-                {"byte_fallback", Need::optional, {false}},
-                {"ignore_merges", Need::optional, {false}},
+                {"fuse_unk", Need::optional, {}},       // without an unk_token it does nothing
+                {"byte_fallback", Need::optional, {}},  // neither has this anything to do
+                {"ignore_merges", Need::optional, {true, false}},
                 {"vocab", Need::required, {}},
                 {"merges", Need::required, {}}});
-  Tokenizer t{PreTokenizer(pattern_of(file["pre_tokenizer"]))};
+  Tokenizer t{read_pre_tokenizer(file["pre_tokenizer"])};
+  read_normalizer(file.value("normalizer", Json()), t);  // which added tokens need
   read_added(file["added_tokens"], t);
   read_vocab(model["vocab"], t);
   read_merges(model["merges"], t);
+  read_post_processor(file.value("post_processor", Json()), t);
+  t.ignore_merges_ = model.value("ignore_merges", false);
+  try {
+    t.finish();
+  } catch (const Error& e) {
+    throw Error(path_ + ": added_tokens: " + e.what());
+  }
   return t;
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <unordered_set>
 
 #include "data/tokenizer/byte_alphabet.h"
 #include "data/tokenizer/tokenizer.h"
@@ -13,18 +14,21 @@ namespace sluice {
 
 using Ordered = nlohmann::ordered_json;  // keys in the order people know
 
-static Ordered pre_tokenizer_json(const std::string& pattern) {
-  const bool gpt2 = pattern == "gpt2";
+static Ordered pre_tokenizer_json(const Pattern& pattern) {
+  const bool gpt2 = pattern_name(pattern) == "gpt2";
   const Ordered bytes{{"type", "ByteLevel"},
                       {"add_prefix_space", false},
                       {"trim_offsets", true},
                       {"use_regex", gpt2}};
   if (gpt2) return bytes;
-  const Ordered split{{"type", "Split"},
-                      {"pattern", {{"Regex", PreTokenizer::regex(pattern)}}},
-                      {"behavior", "Isolated"},
-                      {"invert", false}};
-  return {{"type", "Sequence"}, {"pretokenizers", Ordered::array({split, bytes})}};
+  Ordered parts = Ordered::array();
+  for (const std::string& regex : pattern)
+    parts.push_back({{"type", "Split"},
+                     {"pattern", {{"Regex", regex}}},
+                     {"behavior", "Isolated"},
+                     {"invert", false}});
+  parts.push_back(bytes);
+  return {{"type", "Sequence"}, {"pretokenizers", parts}};
 }
 
 static void write_file(const std::string& path, const Ordered& file) {
@@ -39,28 +43,30 @@ static void write_file(const std::string& path, const Ordered& file) {
 }
 
 void Tokenizer::save(const std::string& path) const {
+  std::unordered_set<int32_t> added_ids;
+  for (const AddedToken& a : added_) added_ids.insert(a.id);
   Ordered::object_t vocab;  // appended to: its operator[] is a linear search
   for (int32_t id = 0; id < vocab_size(); ++id)
-    if (!bytes_[size_t(id)].empty())
+    if (!added_ids.count(id))
       vocab.emplace_back(bytes_to_alphabet(bytes_[size_t(id)]), Ordered(id));
   Ordered merges = Ordered::array(), added = Ordered::array();
   for (const auto& [a, b] : merges_.by_rank())
     merges.push_back({bytes_to_alphabet(bytes_[size_t(a)]), bytes_to_alphabet(bytes_[size_t(b)])});
-  for (const Added& a : added_)
+  for (const AddedToken& a : added_)
     added.push_back({{"id", a.id},
                      {"content", a.content},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", true}});
+                     {"single_word", a.single_word},
+                     {"lstrip", a.lstrip},
+                     {"rstrip", a.rstrip},
+                     {"normalized", a.normalized},
+                     {"special", a.special}});
   write_file(path, {{"version", "1.0"},
                     {"truncation", nullptr},
                     {"padding", nullptr},
                     {"added_tokens", added},
-                    {"normalizer", nullptr},
-                    {"pre_tokenizer", pre_tokenizer_json(pattern())},
-                    {"post_processor", nullptr},
+                    {"normalizer", nfc_ ? Ordered{{"type", "NFC"}} : Ordered()},
+                    {"pre_tokenizer", pre_tokenizer_json(cut_.pattern())},
+                    {"post_processor", Ordered::parse(post_processor_)},
                     {"decoder",
                      {{"type", "ByteLevel"},
                       {"add_prefix_space", true},
@@ -74,7 +80,7 @@ void Tokenizer::save(const std::string& path) const {
                       {"end_of_word_suffix", nullptr},
                       {"fuse_unk", false},
                       {"byte_fallback", false},
-                      {"ignore_merges", false},
+                      {"ignore_merges", ignore_merges_},
                       {"vocab", vocab},
                       {"merges", merges}}}});
 }

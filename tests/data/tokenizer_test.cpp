@@ -150,14 +150,13 @@ TEST(Encoder, ManyThreadsUseOneTokenizer) {
 TEST(PreTokenizer, PiecesAreTheTextInOrder) {
   for (const char* pattern : {"gpt2", "qwen2"}) {
     const PreTokenizer made(pattern);
-    EXPECT_EQ(made.pattern(), pattern);
+    EXPECT_EQ(pattern_name(made.pattern()), pattern);
     PreTokenizer::Matcher cut(made);
     std::vector<std::string> words;
-    cut.split("It's 42\r\n\xff!", [&](std::string_view w) { words.emplace_back(w); });
-    EXPECT_EQ(words,
-              std::string(pattern) == "gpt2"
-                  ? (std::vector<std::string>{"It", "'s", " 42", "\r\n", "\xff", "!"})
-                  : (std::vector<std::string>{"It", "'s", " ", "4", "2", "\r\n", "\xff", "!"}));
+    cut.split("It's 42\r\n!", [&](std::string_view w) { words.emplace_back(w); });
+    EXPECT_EQ(words, std::string(pattern) == "gpt2"
+                         ? (std::vector<std::string>{"It", "'s", " 42", "\r", "\n", "!"})
+                         : (std::vector<std::string>{"It", "'s", " ", "4", "2", "\r\n", "!"}));
   }
   // Unicode's White_Space, and what looks like it.
   for (const char* pattern : {"gpt2", "qwen2"})
@@ -184,7 +183,7 @@ TEST(PreTokenizer, PiecesAreTheTextInOrder) {
       EXPECT_EQ(words, is_space ? 3 : 1) << pattern << " " << bytes_to_alphabet(character);
     }
   expect_contains(error_of([] { PreTokenizer p("llama"); }),
-                  {"\"llama\"", "expected gpt2 or qwen2"});
+                  {"\"llama\"", "expected gpt2, qwen2, ", "or a regex"});
 }
 
 TEST(ByteAlphabet, IsABijection) {
