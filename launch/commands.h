@@ -25,9 +25,15 @@ struct TrainTokenizer {
   TextInput input;
   std::string out;
   int64_t vocab_size = 2048;
-  std::string pattern = "gpt2";  // gpt2 | qwen2
+  std::string pattern = "gpt2";  // a name or a regex
 };
 void train_tokenizer(const TrainTokenizer& c);
+
+struct ImportTokenizer {
+  std::string input, out, pattern;
+  std::vector<std::string> specials;  // "ID=TEXT"
+};
+void import_tokenizer(const ImportTokenizer& c);
 
 struct Encode {
   TextInput input;

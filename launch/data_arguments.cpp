@@ -3,6 +3,9 @@
 
 namespace sluice::launch {
 
+static constexpr const char* kPatternHelp =
+    "pre-tokenizer: gpt2 | qwen2 | cl100k | o200k | kimi | deepseek-v3 | a regex";
+
 static void add_text_options(CLI::App& app, TextInput& in) {
   app.add_option("input", in.paths,
                  "files (.txt, .jsonl, each also .zst, .xz, .gz), folders, 'patterns*', - for "
@@ -35,10 +38,17 @@ void add_data(CLI::App& app) {
   add_text_options(*t, tok.input);
   t->add_option("--out", tok.out, "tokenizer.json to write")->required();
   t->add_option("--vocab-size", tok.vocab_size)->capture_default_str();
-  t->add_option("--pattern", tok.pattern, "pre-tokenizer: gpt2 | qwen2")
-      ->check(CLI::IsMember({"gpt2", "qwen2"}))
-      ->capture_default_str();
+  t->add_option("--pattern", tok.pattern, kPatternHelp)->capture_default_str();
   t->callback([] { train_tokenizer(tok); });
+
+  static ImportTokenizer import;
+  CLI::App* im = data->add_subcommand("import-tokenizer", "a .tiktoken file -> tokenizer.json");
+  im->add_option("input", import.input, "ranks: a token in base64 and its rank a line")->required();
+  im->add_option("--out", import.out, "tokenizer.json to write")->required();
+  im->add_option("--pattern", import.pattern, kPatternHelp)->required();
+  im->add_option("--special", import.specials, "ID=TEXT of a special token; the file has none")
+      ->required();
+  im->callback([] { import_tokenizer(import); });
 
   static Encode enc;
   CLI::App* e = data->add_subcommand("encode", "text -> HDF5 token shards");

@@ -54,6 +54,20 @@ void train_tokenizer(const TrainTokenizer& c) {
              c.pattern, text.kept.size());
 }
 
+void import_tokenizer(const ImportTokenizer& c) {
+  std::vector<std::pair<int32_t, std::string>> specials;
+  for (const std::string& s : c.specials) {
+    const size_t digits = s.find_first_not_of("0123456789");
+    if (digits == 0 || digits > 8 || digits == s.npos || s[digits] != '=' || digits + 1 == s.size())
+      throw Error("--special: expected ID=TEXT, got \"" + s + "\"");
+    specials.emplace_back(std::stoi(s), s.substr(digits + 1));
+  }
+  const Tokenizer tokenizer = Tokenizer::load_tiktoken(c.input, c.pattern, specials);
+  tokenizer.save(c.out);
+  fmt::print("{}: {} tokens, {} merges, {} special\n", c.out, tokenizer.vocab_size(),
+             tokenizer.merges().by_rank().size(), specials.size());
+}
+
 static void write_shard(const std::string& path, const Tokenizer& tokenizer,
                         const std::vector<std::string>& documents) {
   ShardInfo info{.vocab_size = tokenizer.vocab_size(),
