@@ -8,7 +8,6 @@
 #include <unordered_set>
 
 #include "data/tokenizer/pretokenizer.h"
-#include "data/tokenizer/utf8.h"
 #include "kernels/base/check.h"
 
 namespace sluice {
@@ -39,12 +38,7 @@ class Trainer {
     PreTokenizer::Matcher matcher{PreTokenizer(pattern)};
     std::unordered_map<std::string, int64_t> counts;
     for (const std::string& d : documents)
-      utf8_runs(
-          d,
-          [&](std::string_view run) {
-            matcher.split(run, [&](std::string_view w) { ++counts[std::string(w)]; });
-          },
-          [](uint8_t) {});  // a byte alone has no pair
+      matcher.split(d, [&](std::string_view w) { ++counts[std::string(w)]; });
     for (const auto& [text, count] : counts) {
       Word w{{}, count};
       for (const char ch : text) w.ids.push_back(uint8_t(ch));

@@ -22,16 +22,20 @@ std::vector<int32_t> Encoder::encode(std::string_view text) {
   return ids;
 }
 
+// Of what is not UTF-8 each byte is its token; the runs between are encoded as texts of their own.
 void Encoder::encode(std::string_view text, std::vector<int32_t>& ids) {
-  utf8_runs(
-      text, [&](std::string_view run) { encode_valid(run, ids); },
-      [&](uint8_t byte) { ids.push_back(tokenizer_.byte_token(byte)); });
+  for (size_t at = 0; at < text.size();) {
+    const size_t valid = utf8_run(text, at);
+    encode_valid(text.substr(at, valid), ids);
+    at += valid;
+    if (at < text.size()) ids.push_back(tokenizer_.byte_token(uint8_t(text[at++])));
+  }
 }
 
 void Encoder::encode_valid(std::string_view text, std::vector<int32_t>& ids) {
   const auto token = [&](int32_t id) { ids.push_back(id); };
   const auto plain = [&](std::string_view piece) {
-    matcher_.split(piece, [&](std::string_view word) { encode_word(word, ids); });
+    matcher_.split_valid(piece, [&](std::string_view word) { encode_word(word, ids); });
   };
   const auto not_in_text = [&](std::string_view piece) {
     if (tokenizer_.normalizes()) piece = nfc(piece, normal_);

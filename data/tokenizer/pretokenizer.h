@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "data/tokenizer/patterns.h"
+#include "data/tokenizer/utf8.h"
 
 namespace sluice {
 
@@ -33,9 +34,20 @@ class PreTokenizer::Matcher {
   Matcher(const Matcher&) = delete;
   Matcher& operator=(const Matcher&) = delete;
 
-  // Calls word() with consecutive pieces that together are `text`, which is valid UTF-8.
+  // Calls word() with consecutive pieces that together are `text`, whatever bytes it has: what is
+  // not valid UTF-8 is cut out first and each such byte is a word of its own.
   template <class Word>
   void split(std::string_view text, Word&& word) {
+    for (size_t at = 0; at < text.size();) {
+      const size_t valid = utf8_run(text, at);
+      split_valid(text.substr(at, valid), word);
+      at += valid;
+      if (at < text.size()) word(text.substr(at++, 1));
+    }
+  }
+  // The same for text that is known to be valid UTF-8.
+  template <class Word>
+  void split_valid(std::string_view text, Word&& word) {
     cut(text, 0, word);
   }
 

@@ -17,13 +17,4 @@ size_t utf8_run(std::string_view s, size_t i);
 // The code point of the valid character at s[i], which has n bytes.
 char32_t utf8_code_point(std::string_view s, size_t i, size_t n);
 
-// Calls valid(run) for the longest runs of valid UTF-8, broken(byte) for each byte between them.
-template <class Valid, class Broken>
-void utf8_runs(std::string_view text, Valid&& valid, Broken&& broken) {
-  for (size_t at = 0; at < text.size();) {
-    if (const size_t n = utf8_run(text, at)) valid(text.substr(at, n)), at += n;
-    if (at < text.size()) broken(uint8_t(text[at++]));
-  }
-}
-
 }  // namespace sluice
