@@ -20,7 +20,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
-constexpr int64_t kPointsOfAll = 24000;  // rows of training metrics in a page, all runs together
+constexpr int64_t kPointsOfAll = 12000;  // rows of training metrics in a page, all runs together
 constexpr int64_t kLeastPoints = 150, kMostPoints = 1500;  // of one run
 constexpr int64_t kPointsOfLayers = 60;                    // of a run: each has hundreds of fields
 

@@ -48,7 +48,7 @@ Json field_json(const std::vector<double>& values, const std::vector<int64_t>& e
     begin = end;
   }
   Json field = {{"mean", std::move(mean)}};
-  if (ends.size() < values.size()) {
+  if (least != mean || most != mean) {
     field["least"] = std::move(least);
     field["most"] = std::move(most);
   }

@@ -26,7 +26,7 @@ struct Series {
 // axis finds its early steps.
 //
 // {"steps": [..], "fields": {NAME: {"mean": [..], "least": [..], "most": [..], "not_finite": n}}}
-// with null for "none of the rows has a number"; "least" and "most" only if rows were joined,
+// with null for "none of the rows has a number"; "least" and "most" only if they are not the mean,
 // "not_finite" only if it is not 0. Numbers have six digits.
 nlohmann::ordered_json thin(const Series& series, int64_t points);
 

@@ -21,7 +21,7 @@ const s = (tag, attributes, ...children) => fill(document.createElementNS(svg_sp
 const finite = (x) => typeof x === "number" && Number.isFinite(x);
 const minus = (text) => text.replace("-", "\u2212");
 
-// About `digits` significant ones: 3.7177, 0.00213, 1.2e-5, 15 526.
+// About `digits` significant ones, zeros at the end too, so that columns align: 3.7177, 0.002130, 1.2e-5, 15 526.
 function show(x, digits = 4) {
   if (!finite(x)) return "\u2013";
   const size = Math.abs(x);
@@ -29,15 +29,17 @@ function show(x, digits = 4) {
   if (size >= 10 ** digits) return size < 1e7 ? minus(grouped(Math.round(x))) : minus(si(x));
   if (size < 1e-4) return minus(x.toExponential(Math.max(0, digits - 3)));
   const places = Math.max(0, Math.min(8, digits - 1 - Math.floor(Math.log10(size))));
-  return minus(size < 0.1 || Number.isInteger(x) ? String(Number(x.toFixed(places))) : x.toFixed(places));
+  return minus(x.toFixed(places));
 }
+// The same without zeros at the end: 12, 0.5.
+const brief = (x, digits) => show(x, digits).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
 const grouped = (x) => String(x).replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f");
-function si(x) {
+function si(x, digits = 3) {
   if (!finite(x)) return "\u2013";
   if (Math.abs(x) >= 1e15) return x.toExponential(2);
   for (const [scale, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]])
-    if (Math.abs(x) >= scale * 0.9995) return `${Number((x / scale).toPrecision(3))}${letter}`;
-  return String(Number(x.toPrecision(3)));
+    if (Math.abs(x) >= scale * 0.9995) return `${Number((x / scale).toPrecision(digits))}${letter}`;
+  return String(Number(x.toPrecision(digits)));
 }
 const whole = (x) => (finite(x) ? grouped(Math.round(x)) : "\u2013");
 
@@ -51,7 +53,7 @@ function linear_ticks(low, high, count) {
 }
 function log_ticks(low, high, count) {
   const ticks = [], decades = Math.log10(high / low);
-  const digits = decades > count ? [1] : decades > 1.2 ? [1, 2, 5] : null;
+  const digits = decades < 1.2 ? null : decades * 3 <= count + 2 ? [1, 2, 5] : [1];
   if (!digits) return linear_ticks(low, high, count);
   const every = Math.max(1, Math.ceil(decades / count));
   for (let e = Math.floor(Math.log10(low)); e <= Math.log10(high); ++e)
@@ -68,7 +70,11 @@ function scale(low, high, from, to, log, count) {
   map.ticks = (log ? log_ticks : linear_ticks)(low, high, count);
   return map;
 }
-const tick_text = (x) => (Math.abs(x) >= 1e4 ? minus(si(x)) : x !== 0 && Math.abs(x) < 1e-3 ? minus(x.toExponential().replace(/(\.\d\d)\d+/, "$1")) : minus(String(Number(x.toPrecision(6)))));
+function tick_text(x) {
+  const size = Math.abs(x);
+  if (size >= 1e15 || (x !== 0 && size < 1e-4)) return minus(x.toExponential().replace("e+", "e"));
+  return minus(size >= 1e4 ? si(x, 6) : String(Number(x.toPrecision(6))));
+}
 
 // --- groups: what shares a colour (the seeds of a sweep's variant) ----------------------------------
 const groups = [];

@@ -1,24 +1,32 @@
 // trainer/report/page/chart.js -- lines over steps (or another x), with a cursor that reads values.
 
 // A line: {label, of: group, run, x: [..], mean: [..], least, most}. `smooth`: the slider applies.
-// chart: {lines(), smooth, height, marks, dots, x_title, steps: x are steps, log_x, log_y, from_zero}
+// A line may have draw: "dots" or "line", for the one without the other.
+// chart: {title, lines(), smooth, height, marks(), dots, rules: [{x, text}], x_title, x_text, steps: x are steps,
+// whole_x, log_x, log_y, from_zero}
 function line_chart(host, chart) {
   const draw = () => draw_lines(host, chart);
   keep_drawn(host, draw);
 }
 
-// Exponential average over `span` of x, each point weighted by the x that it stands for; null stays a gap.
+// Exponential average to both sides: weights fall with the distance in x and each point counts for the x that it
+// stands for, so thinned and whole series give the same curve, and no peak moves. null stays a gap.
 function smoothed(x, values, span) {
   if (!(span > 0)) return values;
-  let sum = 0, weight = 0, before = null;
-  return values.map((value, i) => {
-    if (value === null) return null;
-    const gap = before === null ? 1 : x[i] - before, keep = Math.exp(-gap / span);
-    before = x[i];
-    sum = sum * keep + value * (1 - keep);
-    weight = weight * keep + 1 - keep;
-    return sum / weight;
-  });
+  const count = values.length, width = (i) => (i > 0 ? x[i] - x[i - 1] : 1) || 1;
+  const sums = values.map((v, i) => (v === null ? 0 : v * width(i))), weights = values.map((v, i) => (v === null ? 0 : width(i)));
+  const total = [...sums], weight = [...weights];
+  for (const [first, step] of [[0, 1], [count - 1, -1]]) {
+    let sum = 0, w = 0;  // of what lies on this side
+    for (let i = first; i >= 0 && i < count; i += step) {
+      total[i] += sum;
+      weight[i] += w;
+      const next = i + step, keep = next >= 0 && next < count ? Math.exp(-Math.abs(x[next] - x[i]) / span) : 0;
+      sum = (sum + sums[i]) * keep;
+      w = (w + weights[i]) * keep;
+    }
+  }
+  return values.map((v, i) => (v === null ? null : total[i] / weight[i]));
 }
 // Of the slider's 0..100: none, then from a thousandth to a fifth of the steps.
 const span_of = (last) => (state.smoothing === 0 ? 0 : last * 10 ** (-3 + 2.3 * (state.smoothing / 100)));
@@ -97,6 +105,7 @@ function draw_lines(host, chart) {
   const box = { left: 52, right: width - 8, top: 8, bottom: height - 38 };
   const y = scale(low, high, box.bottom, box.top, log_y, Math.max(3, Math.round(height / 60)));
   const x = scale(xs[0], xs[1], box.left, box.right, log_x, Math.max(3, Math.round(width / 110)));
+  if (chart.whole_x) x.ticks = x.ticks.filter(Number.isInteger);
   draw_axes(plot, x, y, box, chart.steps ? state.unit : chart.x_title || "");
 
   const faint = Math.max(0.06, 0.28 / Math.sqrt(lines.length));
@@ -104,10 +113,15 @@ function draw_lines(host, chart) {
     const px = (i) => x(log_x && !(l.at[i] > 0) ? xs[0] : l.at[i]), style = { fill: "none", stroke: colour(l.of) };
     if (l.least) plot.append(s("path", { d: band(px, y, l.least, l.most, log_y), fill: colour(l.of), opacity: faint * 0.8 }));
     else if (l.span > 0) plot.append(s("path", { ...style, d: path(px, y, l.mean, log_y), "stroke-width": 1, opacity: faint }));
-    plot.append(s("path", { ...style, d: path(px, y, l.shown, log_y), "stroke-width": 1.7, "stroke-linejoin": "round", "stroke-dasharray": l.dash || dash(l.of) }));
-    if (chart.dots || l.x.length === 1)
+    if (l.draw !== "dots")
+      plot.append(s("path", { ...style, d: path(px, y, l.shown, log_y), "stroke-width": 1.7, "stroke-linejoin": "round", "stroke-dasharray": dash(l.of) }));
+    if (l.draw === "dots" || (chart.dots && l.draw !== "line") || l.x.length === 1)
       l.shown.forEach((v, i) => { if (v !== null && (!log_y || v > 0)) plot.append(s("circle", { cx: px(i), cy: y(v), r: 2.6, fill: colour(l.of) })); });
   }
+  for (const rule of chart.rules || [])
+    if (rule.x >= xs[0] && rule.x <= xs[1])
+      plot.append(s("line", { class: "cursor", x1: x(rule.x), x2: x(rule.x), y1: box.top, y2: box.bottom }),
+        s("text", { x: x(rule.x) - 6, y: box.top + 10, "text-anchor": "end" }, rule.text));
   if (chart.marks) draw_marks(plot, chart.marks().filter((m) => visible(m.run)), x, box, xs, chart);
   add_cursor(plot, host, lines, x, y, box, chart, log_y);
 }

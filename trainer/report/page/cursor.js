@@ -38,9 +38,9 @@ function add_cursor(plot, host, lines, x, y, box, chart, log_y) {
       s("circle", { cx: x(r.l.at[r.i]), cy: y(r.value), r: 3.2, fill: colour(r.l.of), stroke: "var(--panel)", "stroke-width": 1.5 })));
     read.sort((a, b) => b.value - a.value);
     const rows = read.slice(0, 14).map(({ l, i, value }) => h("tr", {},
-      h("td", {}, swatch(l.of), l.label), h("td", { class: "number" }, h("b", {}, show(value))),
+      h("td", {}, swatch(l.of), l.label), h("td", { class: "number" }, h("b", {}, brief(value))),
       l.least && l.least[i] !== null && l.least[i] !== l.most[i]
-        ? h("td", { class: "number muted" }, `${show(l.least[i])} to ${show(l.most[i])}`)
+        ? h("td", { class: "number muted" }, `${brief(l.least[i])} to ${brief(l.most[i])}`)
         : h("td", {})));
     const unit = chart.steps ? state.unit.replace(/s$/, "") : chart.x_title || "";
     show_tip(scrollX + rect.left + x(at) * wide, scrollY + rect.top + rect.height / 2,

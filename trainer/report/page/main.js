@@ -59,6 +59,6 @@ function add_title() {
 document.documentElement.dataset.theme = first_theme();
 add_title();
 add_controls();
-for (const add of [runs_section, sweep_sections, loss_section, validation_section, training_section, experts_section, layers_section,
+for (const add of [sweep_sections, runs_section, loss_section, validation_section, training_section, experts_section, layers_section,
   evaluations_section, differences_section, events_section, problems_section]) add();
 set_theme(first_theme());
