@@ -59,6 +59,10 @@ int64_t kda_saved_bytes(const Context& ctx, const KdaForward& a);
 void kda_forward(const Context& ctx, const KdaForward& a);
 void kda_backward(const Context& ctx, const KdaBackward& a);
 
+// The gate law: g of one channel, A = exp(A_log) and y = z + dt_bias. In f64, for checks and
+// figures.
+double kda_log_decay(const KdaParams& params, double A, double y);
+
 constexpr int64_t kKdaChunk = 64;
 constexpr double kKdaNormEps = 1e-6;
 

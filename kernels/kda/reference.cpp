@@ -20,9 +20,6 @@ struct Token {
 static double sigmoid(double x) {
   return 1 / (1 + std::exp(-x));
 }
-static double softplus(double x) {
-  return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)));
-}
 
 template <class T, class Args>
 static Token load(const Args& a, const kda::Sizes& s, int64_t n, int64_t hv) {
@@ -41,9 +38,7 @@ static Token load(const Args& a, const kda::Sizes& s, int64_t n, int64_t hv) {
     t.q[size_t(d)] = q[d] * t.q_norm / std::sqrt(double(K));
     t.k[size_t(d)] = k[d] * t.k_norm;
     const double y = double(a.g.template row<T>(n)[hv * K + d]) + a.dt_bias.template row<T>(hv)[d];
-    t.g[size_t(d)] = a.params.gate == GateLaw::softplus
-                         ? -A * softplus(y)
-                         : a.params.gate_lower_bound * sigmoid(A * y);
+    t.g[size_t(d)] = kda_log_decay(a.params, A, y);
   }
   for (int64_t e = 0; e < s.V; ++e) t.v[size_t(e)] = a.v.template row<T>(n)[hv * s.V + e];
   t.b = a.params.beta_max * sigmoid(a.beta.template row<T>(n)[hv]);
@@ -206,3 +201,8 @@ void kda_backward(const Context&, const KdaBackward& a, Tensor parts) {
 }
 
 }  // namespace sluice::reference
+
+double sluice::kda_log_decay(const KdaParams& params, double A, double y) {
+  if (params.gate == GateLaw::bounded) return params.gate_lower_bound * reference::sigmoid(A * y);
+  return -A * (std::max(y, 0.0) + std::log1p(std::exp(-std::abs(y))));
+}

@@ -3,6 +3,7 @@
 
 #include "kernels/mla/mla.h"
 #include "kernels/short_conv/short_conv.h"
+#include "model/autograd/layer_probe.h"
 #include "model/autograd/step_stats.h"
 
 namespace sluice {
@@ -79,6 +80,20 @@ static void kda_op_backward(Tape& tape, const KdaInputs& in, const Tensor& cu_se
                             .params = in.params});
 }
 
+// Of a tape that probes, if the caller has no use for the final states: memory for them.
+template <class Forward>
+static Var state_to_probe(Tape& tape, Forward& a) {
+  if (!tape.probe() || a.final_state) return {};
+  const Var state = tape.make(a.A_log.dtype, {a.cu_seqlens.dim(0) - 1, a.v.dim(1), a.k.dim(2),
+                                              a.v.dim(2)});  // [S, HV, K, V]
+  a.final_state = state.value;
+  return state;
+}
+static void probe(Tape& tape, ParamId A_log, const ProbedRecurrence& r) {
+  if (tape.probe() && tape.ctx().mode != Mode::plan)
+    tape.probe()->measure(tape.params().spec(A_log).group, r);
+}
+
 Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens, const RecurrentState& state) {
   const Tensor& v = in.v_NHV.value;
   const Var o = tape.make(v.dtype, {v.dim(0), v.dim(1)});
@@ -91,7 +106,10 @@ Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens, const Recurre
     saved = tape.make(DType::u8, {kda_saved_bytes(tape.ctx(), a)});
     a.saved = saved.value;
   }
+  const Var probed = state_to_probe(tape, a);
   kda_forward(tape.ctx(), a);
+  probe(tape, in.A_log,
+        {in.g_NHK.value, a.A_log, a.dt_bias, a.beta, in.params, a.final_state, cu_seqlens});
   tape.record("kda", o, [&tape, in, cu_seqlens, saved, id = o.id] {
     kda_op_backward(tape, in, cu_seqlens, saved.value, id);
   });
@@ -152,7 +170,10 @@ Var gdn(Tape& tape, const GdnInputs& in, const Tensor& cu_seqlens, const Recurre
     saved = tape.make(DType::u8, {gdn_saved_bytes(tape.ctx(), a)});
     a.saved = saved.value;
   }
+  const Var probed = state_to_probe(tape, a);
   gdn_forward(tape.ctx(), a);
+  const KdaParams law{.beta_max = in.params.beta_max};  // the gate is KDA's softplus law
+  probe(tape, in.A_log, {a.g, a.A_log, a.dt_bias, a.beta, law, a.final_state, cu_seqlens});
   tape.record("gdn", o, [&tape, in, cu_seqlens, saved, id = o.id] {
     gdn_op_backward(tape, in, cu_seqlens, saved.value, id);
   });

@@ -24,6 +24,7 @@
 
 namespace sluice {
 
+class LayerProbe;     // layer_probe.h
 class OpTimes;        // op_times.h
 class RouterChoices;  // moe_ops.h
 class StepStats;      // step_stats.h
@@ -56,6 +57,10 @@ class Tape {
   // while replaying(), so that everything is counted once a token.
   void count_into(StepStats* stats) { stats_ = stats; }
   StepStats* stats() const { return replaying_ ? nullptr : stats_; }
+  // Where recurrences leave figures for people; null (the default): nowhere. In plan mode only
+  // whether there is one matters.
+  void probe_into(LayerProbe* probe) { probe_ = probe; }
+  LayerProbe* probe() const { return replaying_ ? nullptr : probe_; }
   // Null (the default): nobody looks at a clock.
   void time_into(OpTimes* times);
   // Routers choose what the first pass with the same `choices` chose, which keeps it there.
@@ -121,6 +126,7 @@ class Tape {
   bool replaying_ = false;
   bool report_nonfinite_ = false;
   StepStats* stats_ = nullptr;
+  LayerProbe* probe_ = nullptr;
   OpTimes* times_ = nullptr;
   RouterChoices* choices_ = nullptr;
   std::string block_;        // name of the one that runs

@@ -21,10 +21,11 @@ StepRunner::StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Rec
 
 StepLoss StepRunner::run(const Context& ctx, const MicroBatch& batch, double loss_scale,
                          Tape::Mode mode, Recompute recompute, Check check, StepStats* stats,
-                         const TokenOutputs& outputs) {
+                         const TokenOutputs& outputs, LayerProbe* probe) {
   set_scalar(ctx, loss_scale_.view(), loss_scale);
   Tape tape(ctx, params_, mode);
   tape.count_into(stats);
+  tape.probe_into(probe);
   if (mode == Tape::Mode::train && ctx.mode != Mode::plan) tape.time_into(times_);
   if (check == Check::finite) tape.report_nonfinite();
   const Var loss = lm_.loss(tape,
@@ -56,7 +57,11 @@ int64_t StepRunner::peak_of(const std::function<void(const Context&)>& pass) con
 int64_t StepRunner::plan(const MicroBatch& shape) {
   const int64_t training = peak_of(
       [&](const Context& ctx) { run(ctx, shape, 1, Tape::Mode::train, recompute_, Check::none); });
-  return std::max(training, plan_score(shape));
+  LayerProbe none;
+  const int64_t probing = peak_of([&](const Context& ctx) {
+    run(ctx, shape, 1, Tape::Mode::infer, Recompute::none, Check::none, nullptr, {}, &none);
+  });
+  return std::max({training, probing, plan_score(shape)});
 }
 
 int64_t StepRunner::plan_score(const MicroBatch& shape) {
@@ -89,6 +94,10 @@ double StepRunner::score(const Context& ctx, const MicroBatch& batch) {
 Scores StepRunner::score(const MicroBatch& batch) {
   const double nats = score(ctx_, batch);
   return {nats, nll_, predicted_};
+}
+
+void StepRunner::probe(const MicroBatch& batch, LayerProbe& probe, StepStats& stats) {
+  run(ctx_, batch, 1, Tape::Mode::infer, Recompute::none, Check::none, &stats, {}, &probe);
 }
 
 void StepRunner::report_nonfinite(const MicroBatch& batch, double loss_scale) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "data/loader/loader.h"
+#include "model/autograd/layer_probe.h"
 #include "model/autograd/op_times.h"
 #include "model/autograd/step_stats.h"
 #include "model/lm/lm.h"
@@ -32,7 +33,7 @@ class StepRunner {
   StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute,
              double z_loss, StepStats* stats = nullptr);
 
-  // Bytes of arena that a training micro-batch of this shape takes, and a validation pass.
+  // Bytes of arena that a training micro-batch of this shape takes, a validation pass or a probe.
   int64_t plan(const MicroBatch& shape);
   // That score() takes alone.
   int64_t plan_score(const MicroBatch& shape);
@@ -47,6 +48,8 @@ class StepRunner {
   Scores score(const MicroBatch& batch);
   // Sum of the negative log likelihoods of the micro-batch, in nats.
   double validate(const MicroBatch& batch) { return score(batch).nats; }
+  // A forward pass for its figures alone: what each layer does, and `stats` as if it were trained.
+  void probe(const MicroBatch& batch, LayerProbe& probe, StepStats& stats);
   // Runs the micro-batch again with every op checked: throws naming the first that is not finite.
   void report_nonfinite(const MicroBatch& batch, double loss_scale);
 
@@ -60,7 +63,7 @@ class StepRunner {
   };
   StepLoss run(const Context& ctx, const MicroBatch& batch, double loss_scale, Tape::Mode mode,
                Recompute recompute, Check check, StepStats* stats = nullptr,
-               const TokenOutputs& outputs = {});
+               const TokenOutputs& outputs = {}, LayerProbe* probe = nullptr);
   double score(const Context& ctx, const MicroBatch& batch);
   int64_t peak_of(const std::function<void(const Context&)>& pass) const;
 

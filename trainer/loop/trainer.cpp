@@ -10,6 +10,7 @@
 #include "model/lm/cost.h"
 #include "optim/expert_bias.h"
 #include "optim/qk_clip.h"
+#include "trainer/loop/layer_fields.h"
 #include "trainer/loop/measure.h"
 #include "trainer/metrics/expert_load.h"
 
@@ -68,7 +69,10 @@ ExitCode Trainer::run() {
     if (nonfinite_ > 0 &&
         (!config_.train.nonfinite.skip || nonfinite_ >= config_.train.nonfinite.stop_after))
       return stop_nonfinite();
-    if (due(config_.train.validate_every_steps)) validate();
+    if (due(config_.train.validate_every_steps)) {
+      validate();
+      report_layers();
+    }
     if (due(c.every_steps) || (c.keep_every_steps && due(*c.keep_every_steps))) save(Wait::no);
     report_saves(Wait::no);
   }
@@ -228,6 +232,20 @@ void Trainer::validate() {
     metrics_->write("valid." + v.name, step_, fields);
     progress_.note(line);
   }
+}
+
+// Of the first micro-batch of the first validation set, which is the same each time.
+void Trainer::report_layers() {
+  OpenPart& part = part_of(step_ - 1);
+  if (part.validation.empty()) return;
+  Valid& v = part.validation.front();
+  v.set.load(0, v.buffer.batch());
+  LayerProbe probe;
+  StepStats stats(*params_, ctx_.device);
+  stats.start_step(ctx_);
+  runner_->probe(v.buffer.batch(), probe, stats);
+  const MetricFields fields = layer_fields(*params_, probe, stats);
+  if (!fields.empty()) metrics_->write("layers", step_, fields);
 }
 
 ExitCode Trainer::stop_for(int signal) {

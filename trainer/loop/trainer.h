@@ -77,6 +77,7 @@ class Trainer {
   void report(const Outcome& outcome);
   std::string find_nonfinite();
   void validate();
+  void report_layers();
   ExitCode stop_for(int signal);
   ExitCode stop_nonfinite();
   void open_saves();
