@@ -47,8 +47,9 @@ Json field_json(const std::vector<double>& values, const std::vector<int64_t>& e
     most.push_back(six_digits(j.most));
     begin = end;
   }
+  const bool joined = least != mean || most != mean;
   Json field = {{"mean", std::move(mean)}};
-  if (least != mean || most != mean) {
+  if (joined) {
     field["least"] = std::move(least);
     field["most"] = std::move(most);
   }

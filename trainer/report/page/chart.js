@@ -55,7 +55,7 @@ function path(x, y, values, log) {
 function band(x, y, least, most, log) {
   const up = [], down = [];
   least.forEach((v, i) => {
-    if (v === null || (log && !(v > 0))) return;
+    if (v === null || most[i] === null || (log && !(v > 0))) return;
     up.push(`${x(i).toFixed(1)} ${y(most[i]).toFixed(1)}`);
     down.unshift(`${x(i).toFixed(1)} ${y(v).toFixed(1)}`);
   });

@@ -52,7 +52,7 @@ function profile(parent, q, measured) {
   const last = (run, layer, name) => (finite((run.last.layers || {})[`layers.${layer}.${name}`]) ? run.last.layers[`layers.${layer}.${name}`] : null);
   const lines = measured.map((run) => {
     const layers = q.layers.filter((l) => last(run, l, q.name) !== null), list = (name) => layers.map((l) => last(run, l, name));
-    const shade = how.from && layers.length && list(how.from).every((v) => v !== null);
+    const shade = how.from && layers.length > 0;
     return { label: run.name, of: run.of, run, x: layers, mean: list(q.name), least: shade ? list(how.from) : undefined, most: shade ? list(how.to) : undefined };
   }).filter((l) => l.x.length);
   if (!lines.length) return;
