@@ -71,19 +71,30 @@ static std::string write(YAML::Node at, const std::vector<std::string>& parts,
 }
 
 // "a.b.0.c=value", value in YAML.
-static void apply(Document& d, const std::string& text) {
-  const std::string shown = "--set " + text;
+static Setting command_line_setting(const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos) throw Error("expected section.key=value");
+  return {text.substr(0, equals), YAML::Load(text.substr(equals + 1)), "--set " + text};
+}
+
+// `value` is the document's own from here on: two documents must not share nodes.
+static void apply(Document& d, const std::string& key, const std::string& from,
+                  const YAML::Node& value) {
+  const std::vector<std::string> parts = split_at_dots(key);
+  if (std::find(parts.begin(), parts.end(), "") != parts.end())
+    throw Error("expected section.key=value");
+  d.overrides.push_back({write(d.root, parts, value), from, value});
+}
+
+// Runs `f`; its error is a problem of `from`.
+template <class F>
+static void collect(Document& d, const std::string& from, F f) {
   try {
-    const size_t equals = text.find('=');
-    const std::vector<std::string> parts = split_at_dots(text.substr(0, equals));
-    if (equals == std::string::npos || std::find(parts.begin(), parts.end(), "") != parts.end())
-      throw Error("expected section.key=value");
-    const YAML::Node value = YAML::Load(text.substr(equals + 1));
-    d.overrides.push_back({write(d.root, parts, value), shown, value});
+    f();
   } catch (const YAML::Exception& e) {
-    d.problems.push_back({0, 0, shown + ": " + e.msg});
+    d.problems.push_back({0, 0, from + ": " + e.msg});
   } catch (const Error& e) {
-    d.problems.push_back({0, 0, shown + ": " + e.what()});
+    d.problems.push_back({0, 0, from + ": " + e.what()});
   }
 }
 
@@ -118,8 +129,7 @@ static Error syntax_error(const std::string& text, const std::string& label,
   return Error(cat(label, ":", number, ":", quote + 1, ": a quote that is never closed"));
 }
 
-Document parse(const std::string& text, const std::string& label,
-               const std::vector<std::string>& overrides) {
+static Document parse_text(const std::string& text, const std::string& label) {
   Document d{label, {}, {}, {}};
   try {
     // Load() drops all documents but the first. The comment: at a newline before the end of the
@@ -134,7 +144,25 @@ Document parse(const std::string& text, const std::string& label,
   }
   if (!d.root.IsDefined() || d.root.IsNull()) d.root = YAML::Node(YAML::NodeType::Map);
   if (!d.root.IsMap()) throw Error(label + ":1:1: expected a mapping of sections");
-  for (const std::string& o : overrides) apply(d, o);
+  return d;
+}
+
+Document parse(const std::string& text, const std::string& label,
+               const std::vector<std::string>& overrides) {
+  Document d = parse_text(text, label);
+  for (const std::string& o : overrides)
+    collect(d, "--set " + o, [&] {
+      const Setting s = command_line_setting(o);
+      apply(d, s.key, s.from, s.value);
+    });
+  return d;
+}
+
+Document parse_with(const std::string& text, const std::string& label,
+                    const std::vector<Setting>& settings) {
+  Document d = parse_text(text, label);
+  for (const Setting& s : settings)
+    collect(d, s.from + ": " + s.key, [&] { apply(d, s.key, s.from, YAML::Clone(s.value)); });
   return d;
 }
 

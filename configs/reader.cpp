@@ -97,6 +97,39 @@ void Reader::map(const char* key, std::map<std::string, std::string>& items,
   }
 }
 
+void Reader::settings(const char* key, std::vector<Setting>& items, const std::string& expected) {
+  const YAML::Node value = find(key);
+  if (!value.IsDefined()) return;
+  if (!value.IsMap()) return report_value(value, key, expected);
+  items.clear();
+  std::map<std::string, int> first_line;
+  for (const auto& entry : value) {
+    const std::string name = entry.first.Scalar();
+    const auto [seen, fresh] = first_line.emplace(name, entry.first.Mark().line + 1);
+    if (!fresh)
+      report(entry.first, cat(key, ".", name), given_twice(seen->second));
+    else
+      items.push_back({name, entry.second, place(entry.first, path_ + key + "." + name).text});
+  }
+}
+
+void Reader::choices(const char* key, std::vector<std::vector<Setting>>& items,
+                     const std::string& expected) {
+  std::vector<Setting> lists;
+  settings(key, lists, expected);
+  items.clear();
+  for (const Setting& list : lists) {
+    const std::string name = cat(key, ".", list.key);
+    if (!list.value.IsSequence() || list.value.size() == 0) {
+      report_value(list.value, name, "a list of values");
+      continue;
+    }
+    std::vector<Setting>& values = items.emplace_back();
+    for (const YAML::Node& item : list.value)
+      values.push_back({list.key, item, place(item, path_ + name).text});
+  }
+}
+
 static bool is_inside(const std::string& key, const std::string& section) {
   const size_t n = section.size();
   return key.size() > n && key.compare(0, n, section) == 0 && (key[n] == '.' || key[n] == '[');
@@ -119,12 +152,8 @@ const Override* Reader::source(const YAML::Node& at, const std::string& full) co
   return nullptr;
 }
 
-void Reader::report(const YAML::Node& at, const std::string& key, const std::string& text) {
-  const std::string full = path_ + key;
-  if (const Override* o = source(at, full)) {
-    document_.problems.push_back({0, 0, cat(o->shown, ": ", full, ": ", text)});
-    return;
-  }
+Problem Reader::place(const YAML::Node& at, const std::string& full) const {
+  if (const Override* o = source(at, full)) return {0, 0, o->shown};
   YAML::Mark mark = at.Mark();
   if (at.IsNull())  // "key:" and nothing: yaml-cpp marks what comes next, often a line further
     for (const auto& entry : node_)
@@ -132,8 +161,14 @@ void Reader::report(const YAML::Node& at, const std::string& key, const std::str
         mark = entry.first.Mark();
   // Marks count from 0, editors from 1; the root of an empty file has none.
   const int line = std::max(mark.line, 0) + 1, column = std::max(mark.column, 0) + 1;
-  document_.problems.push_back(
-      {line, column, cat(document_.label, ":", line, ":", column, ": ", full, ": ", text)});
+  return {line, column, cat(document_.label, ":", line, ":", column)};
+}
+
+void Reader::report(const YAML::Node& at, const std::string& key, const std::string& text) {
+  const std::string full = path_ + key;
+  Problem p = place(at, full);
+  p.text += cat(": ", full, ": ", text);
+  document_.problems.push_back(std::move(p));
 }
 
 // On one line; what lies deeper than the items of a list is left out.

@@ -19,13 +19,20 @@ struct Problem {
   std::string text;
 };
 
+// A key that is to have another value than in the file.
+struct Setting {
+  std::string key;  // "data.train.0.path"
+  YAML::Node value;
+  std::string from;  // begins what is reported about it: "--set data.train.0.path=x"
+};
+
 struct Override {
   std::string key;    // as problems spell it: "data.train[0].path"
-  std::string shown;  // as the user wrote it: "--set data.train.0.path=x"
+  std::string shown;  // Setting::from
   YAML::Node value;
 };
 
-// A parsed file with its overrides applied. What came from "--set" is reported under that name.
+// A parsed file with its settings applied. What came from one is reported under its name.
 struct Document {
   std::string label;
   YAML::Node root;
@@ -35,7 +42,9 @@ struct Document {
 
 std::string read_file(const std::string& file);  // throws with the path and the system's reason
 Document parse(const std::string& text, const std::string& label,
-               const std::vector<std::string>& overrides);
+               const std::vector<std::string>& overrides);  // "a.b.0.c=value", value in YAML
+Document parse_with(const std::string& text, const std::string& label,
+                    const std::vector<Setting>& settings);
 
 // False if the node is no such value. Numbers may have underscores between digits (1_000_000) and
 // must be finite and in range.
@@ -119,6 +128,10 @@ class Reader {
     }
   }
   void map(const char* key, std::map<std::string, std::string>& items, const std::string& expected);
+  // Keys of another config with values for them, and keys with a list of values each.
+  void settings(const char* key, std::vector<Setting>& items, const std::string& expected);
+  void choices(const char* key, std::vector<std::vector<Setting>>& items,
+               const std::string& expected);
 
   // All of a struct: its keys, the keys it does not have, and its problems().
   template <class Struct>
@@ -134,6 +147,7 @@ class Reader {
   YAML::Node find(const char* key);
   YAML::Node place_of(const std::string& key) const;
   const Override* source(const YAML::Node& at, const std::string& full) const;
+  Problem place(const YAML::Node& at, const std::string& full) const;  // text: where that is
   void report(const YAML::Node& at, const std::string& key, const std::string& text);
   void report_value(const YAML::Node& at, const std::string& key, const std::string& expected);
   void reject_strays();

@@ -9,6 +9,8 @@
 //     v.optional_section("init", init);         // std::optional of a struct: null or its keys
 //     v.list("train", train, "a list of sources");   // std::vector of structs
 //     v.map("validation", validation, "names and files");  // std::map<string, string>
+//     v.settings("set", set, "keys and values");    // std::vector<Setting>: of another config
+//     v.choices("axes", axes, "keys with lists");   // one std::vector<Setting> a key
 //   }
 // and may have problems(): {key, text} pairs of what is wrong across keys.
 #pragma once
@@ -22,17 +24,27 @@
 
 namespace sluice::config {
 
+template <class Config>
+Config read(Document document) {
+  Config c;
+  Reader reader(document, document.root, "");
+  reader.read(c);
+  reader.finish();
+  return c;
+}
+
 // Every problem at once, one a line, `file:line:column: key: expected ..., got ...`. `overrides`
 // are "a.b=value", value in YAML.
 template <class Config>
 Config load_string(const std::string& text, const std::string& label,
                    const std::vector<std::string>& overrides = {}) {
-  Config c;
-  Document document = parse(text, label, overrides);
-  Reader reader(document, document.root, "");
-  reader.read(c);
-  reader.finish();
-  return c;
+  return read<Config>(parse(text, label, overrides));
+}
+// The same with settings that stand in another file, whose places are then reported.
+template <class Config>
+Config load_string_with(const std::string& text, const std::string& label,
+                        const std::vector<Setting>& settings) {
+  return read<Config>(parse_with(text, label, settings));
 }
 template <class Config>
 Config load(const std::string& file, const std::vector<std::string>& overrides = {}) {

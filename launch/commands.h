@@ -60,6 +60,12 @@ void print_config(const ConfigSource& c);
 // The process's exit code (trainer/loop/exit_code.h). fresh: a folder that was used is refused.
 int train(const ConfigSource& c, bool fresh);
 
+struct Sweep {
+  ConfigSource sweep;
+  bool plan = false;  // print it and end
+};
+int sweep(const Sweep& c);  // the process's exit code
+
 struct Generate {
   std::string run;  // a run's folder or one checkpoint of it
   std::vector<std::string> prompts;

@@ -1,4 +1,4 @@
-// launch/run_arguments.cpp -- sluice train, config, generate.
+// launch/run_arguments.cpp -- sluice train, sweep, config, generate.
 #include "launch/arguments.h"
 #include "trainer/loop/exit_code.h"
 
@@ -26,6 +26,13 @@ void add_runs(CLI::App& app, int& status) {
   t->add_flag("--fresh", fresh, "a new run: refuse a folder that a run has used");
   t->footer(sluice::kExitCodes);
   t->callback([&status] { status = train(run, fresh); });
+
+  static Sweep swept;
+  CLI::App* w = app.add_subcommand("sweep", "all variants of a config, and one table of them");
+  add_config_options(*w, swept.sweep);
+  w->add_flag("--plan,--dry-run", swept.plan, "print runs, parameters, FLOPs and matched widths");
+  w->footer(sluice::kExitCodes);
+  w->callback([&status] { status = sweep(swept); });
 
   CLI::App* c = app.add_subcommand("config", "check a config");
   add_config_options(*c, shown);

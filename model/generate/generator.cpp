@@ -5,9 +5,7 @@
 
 namespace sluice {
 
-namespace {
-
-GeneratorBytes count_bytes(const LmCache& cache, const GeneratorOptions& o) {
+GeneratorBytes cache_bytes(const LmCache& cache, const GeneratorOptions& o) {
   GeneratorBytes n;
   for (const MixerCache& layer : cache) {
     for (const Buffer& b : layer.state) n.state_per_slot += b.view().bytes() / o.slots;
@@ -17,6 +15,8 @@ GeneratorBytes count_bytes(const LmCache& cache, const GeneratorOptions& o) {
   n.cache_total = o.slots * (n.state_per_slot + o.max_tokens * n.cache_per_token);
   return n;
 }
+
+namespace {
 
 GeneratorOptions checked(const GeneratorOptions& o) {
   SLUICE_CHECK(o.slots > 0 && o.max_tokens > 0 && o.prefill_chunk_tokens > 0, "slots is ", o.slots,
@@ -33,7 +33,7 @@ Generator::Generator(const Context& ctx, ParamStore& params, const Lm& lm, DType
       lm_(lm),
       options_(checked(options)),
       cache_(lm.make_cache(dtype, ctx.device, options.slots, options.max_tokens)),
-      bytes_(count_bytes(cache_, options)),
+      bytes_(cache_bytes(cache_, options)),
       prefill_script_(plan(CacheStep::prefill, bytes_.arena)),
       decode_script_(plan(CacheStep::decode, bytes_.arena)),
       arena_(ctx.device, bytes_.arena),
@@ -84,6 +84,13 @@ std::optional<int64_t> Generator::join() {
 void Generator::leave(int64_t slot) {
   SLUICE_CHECK(taken(slot), "slot ", slot, " is free");
   taken_[size_t(slot)] = false;
+}
+
+void Generator::assume_length(int64_t slot, int64_t tokens) {
+  SLUICE_CHECK(taken(slot), "slot ", slot, " is free");
+  SLUICE_CHECK(tokens >= 0 && tokens <= options_.max_tokens, tokens, " tokens, room was made for ",
+               options_.max_tokens);
+  past_.view().as<int32_t>()[slot] = int32_t(tokens);
 }
 
 // Tokens, offsets and last rows of a call.

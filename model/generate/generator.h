@@ -30,6 +30,9 @@ struct GeneratorBytes {
   int64_t arena = 0;            // activations of the largest call
 };
 
+// Of a cache with options.slots slots of options.max_tokens tokens; arena is 0.
+GeneratorBytes cache_bytes(const LmCache& cache, const GeneratorOptions& options);
+
 class Generator {
  public:
   // `ctx` needs a device and may have threads; the generator brings its own arena. In Mode::run it
@@ -51,6 +54,10 @@ class Generator {
   // piece in a decode step. Returns the logits [pieces, vocab] after the last token of each; the
   // view is valid until the next call.
   Tensor feed(CacheStep step, std::span<const Piece> pieces);
+
+  // For benchmarks: from here on the slot counts as one of so many tokens, whose rows in cache()
+  // the caller has filled in.
+  void assume_length(int64_t slot, int64_t tokens);
 
   const Context& context() const { return ctx_; }
   const GeneratorOptions& options() const { return options_; }

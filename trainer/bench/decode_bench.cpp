@@ -40,6 +40,28 @@ void prefill(Generator& g, const Texts& texts, int64_t slot, int64_t begin, int6
   }
 }
 
+// The first kPrefillChunk tokens, and rows like theirs for the others.
+void make_up(const Context& ctx, Generator& g, const Texts& texts, int64_t slot, int64_t context) {
+  const int64_t real = std::min(kPrefillChunk, context);
+  prefill(g, texts, slot, 0, real);
+  uint64_t key = uint64_t(slot);
+  for (const MixerCache& layer : g.cache())
+    for (const Buffer& buffer : layer.rows) {
+      const int64_t width = buffer.view().numel() / buffer.view().dim(0) / buffer.view().dim(1);
+      float* rows = buffer.view().row<float>(slot);  // [max_tokens, width]
+      double squares = 0;
+      for (int64_t i = 0; i < real * width; ++i) squares += double(rows[i]) * double(rows[i]);
+      // Uniform in +-r has a mean square of r^2 / 3.
+      const double r = std::sqrt(3 * squares / double(real * width));
+      ++key;
+      parallel_for(ctx, context - real, [&](int64_t t) {
+        for (int64_t i = (real + t) * width; i < (real + t + 1) * width; ++i)
+          rows[i] = float((2 * random_uniform(key, uint64_t(i)) - 1) * r);
+      });
+    }
+  g.assume_length(slot, context);
+}
+
 // One token of every slot.
 Tensor decode(Generator& g, const Texts& texts, int64_t slots, int64_t at) {
   std::vector<Generator::Piece> pieces;
@@ -101,7 +123,10 @@ nlohmann::ordered_json bench_decode(const Config& config, const DecodeBench& ben
   const double begin = monotonic_seconds();
   for (int64_t s = 0; s < bench.slots; ++s) {
     g.join();
-    prefill(g, texts, s, 0, context);
+    if (bench.fill == ContextFill::prefill)
+      prefill(g, texts, s, 0, context);
+    else
+      make_up(ctx, g, texts, s, context);
   }
   const double prefill_seconds = monotonic_seconds() - begin;
   std::vector<double> seconds;
@@ -112,31 +137,38 @@ nlohmann::ordered_json bench_decode(const Config& config, const DecodeBench& ben
   }
   std::sort(seconds.begin(), seconds.end());
   const double step = seconds[seconds.size() / 2], slots = double(bench.slots);
-  return {{"logits_difference", difference},
-          {"logits_largest", largest},
-          {"parameters", params.numel()},
-          {"threads", threads},
-          {"slots", bench.slots},
-          {"context_tokens", context},
-          {"prefill_tokens_per_second", slots * double(context) / prefill_seconds},
-          {"decode_ms", step * 1e3},
-          {"decode_tokens_per_second", slots / step},
-          {"state_bytes_per_slot", g.bytes().state_per_slot},
-          {"cache_bytes_per_token", g.bytes().cache_per_token}};
+  nlohmann::ordered_json report{
+      {"logits_difference", difference},
+      {"logits_largest", largest},
+      {"parameters", params.numel()},
+      {"threads", threads},
+      {"slots", bench.slots},
+      {"context_tokens", context},
+      {"context", bench.fill == ContextFill::prefill ? "prefilled" : "made up"},
+      {"decode_ms", step * 1e3},
+      {"decode_tokens_per_second", slots / step},
+      {"state_bytes_per_slot", g.bytes().state_per_slot},
+      {"cache_bytes_per_token", g.bytes().cache_per_token}};
+  if (bench.fill == ContextFill::prefill)
+    report["prefill_tokens_per_second"] = slots * double(context) / prefill_seconds;
+  return report;
 }
 
 std::string bench_decode_text(const nlohmann::ordered_json& r) {
-  return fmt::format(
+  std::string out = fmt::format(
       "check    single steps and one piece: logits differ by {:.1e} of {:.2f}\n"
-      "context  {} tokens, {} sequences, {} threads\n"
-      "prefill  {:.0f} tokens/s\n"
-      "decode   {:.3f} ms a step (median), {:.0f} tokens/s\n"
-      "memory   state {:.1f} KiB a sequence, cache {:.1f} KiB a token\n",
+      "context  {} tokens, {}, {} sequences, {} threads\n",
       r["logits_difference"].get<double>(), r["logits_largest"].get<double>(),
-      r["context_tokens"].get<int64_t>(), r["slots"].get<int64_t>(), r["threads"].get<int>(),
-      r["prefill_tokens_per_second"].get<double>(), r["decode_ms"].get<double>(),
-      r["decode_tokens_per_second"].get<double>(), r["state_bytes_per_slot"].get<double>() / 1024,
-      r["cache_bytes_per_token"].get<double>() / 1024);
+      r["context_tokens"].get<int64_t>(), r["context"].get<std::string>(),
+      r["slots"].get<int64_t>(), r["threads"].get<int>());
+  if (r.contains("prefill_tokens_per_second"))
+    out += fmt::format("prefill  {:.0f} tokens/s\n", r["prefill_tokens_per_second"].get<double>());
+  return out + fmt::format(
+                   "decode   {:.3f} ms a step (median), {:.0f} tokens/s\n"
+                   "memory   state {:.1f} KiB a sequence, cache {:.1f} KiB a token\n",
+                   r["decode_ms"].get<double>(), r["decode_tokens_per_second"].get<double>(),
+                   r["state_bytes_per_slot"].get<double>() / 1024,
+                   r["cache_bytes_per_token"].get<double>() / 1024);
 }
 
 }  // namespace sluice

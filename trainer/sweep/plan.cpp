@@ -1,0 +1,271 @@
+// trainer/sweep/plan.cpp -- settings crossed, applied to the base, matched, compared.
+#include "trainer/sweep/plan.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "configs/schema.h"
+#include "data/tokenizer/tokenizer.h"
+#include "trainer/loop/exit_code.h"
+#include "trainer/sweep/settings.h"
+
+namespace sluice {
+
+namespace {
+
+class Planner {
+ public:
+  Planner(const std::string& file, const std::vector<std::string>& overrides) : file_(file) {
+    plan_.sweep = config::load<SweepConfig>(file, overrides);
+    base_file_ = (std::filesystem::path(file).parent_path() / plan_.sweep.base).lexically_normal();
+    base_text_ = config::read_file(base_file_);
+    plan_.base = config::load_string<Config>(base_text_, base_file_);
+  }
+
+  SweepPlan plan() {
+    check_keys();
+    cross();
+    problems_.throw_if_any();
+    check_data();
+    for (SweepRow& row : plan_.rows) {
+      const Config c = with_vocabulary(row.config);
+      row.vocab_size = *c.model.vocab_size;
+      row.model = model_size(c);
+    }
+    if (plan_.sweep.match) match(*plan_.sweep.match);
+    problems_.throw_if_any();
+    make_runs();
+    problems_.throw_if_any();
+    check_runs();
+    problems_.throw_if_any();
+    return std::move(plan_);
+  }
+
+ private:
+  // No two places may say what a key is: the last one would win in silence.
+  void check_keys() {
+    const SweepConfig& s = plan_.sweep;
+    std::vector<Settings> once;  // a key may be in one of these only
+    for (const auto* axes : {&s.axes, &s.tune})
+      for (const Settings& axis : *axes) once.push_back({axis.front()});
+    for (const Settings& axis : s.tune)
+      if (overlap(axis.front().key, "model"))
+        problems_.add(axis.front(), "expected a key of training, the model is the row's");
+    const auto check = [&](const SweepVariant& v, size_t until) {
+      for (const Setting& set : v.set)
+        for (size_t i = 0; i < until; ++i)
+          for (const Setting& other : once[i])
+            if (overlap(set.key, other.key))
+              problems_.add(set,
+                            cat("given by ", v.name, " and at ", other.from, " as ", other.key));
+    };
+    for (size_t i = 0; i < once.size(); ++i)
+      for (size_t j = 0; j < i; ++j)
+        if (overlap(once[i][0].key, once[j][0].key))
+          problems_.add(once[i][0], cat("is at ", once[j][0].from, " as ", once[j][0].key));
+    const size_t axes = once.size();
+    for (const SweepVariant& v : s.variants) check(v, axes);
+    for (const SweepVariant& v : s.variants) once.push_back(v.set);
+    for (const SweepVariant& l : s.ladder) check(l, once.size());
+    for (const auto& list : once)
+      for (const Setting& set : list) check_free(set);
+    for (const Setting& set : s.set) check_free(set);
+  }
+  void check_free(const Setting& s) {
+    for (const char* ours : {"run.name", "run.dir", "run.threads"})
+      if (overlap(s.key, ours)) problems_.add(s, cat(ours, " is given by the sweep"));
+  }
+
+  void cross() {
+    const SweepConfig& s = plan_.sweep;
+    std::vector<Settings> axes, seeds;
+    for (const Settings& axis : s.axes) (is_seed(axis.front().key) ? seeds : axes).push_back(axis);
+    seeds_ = crossed(seeds);
+    tunes_ = crossed(s.tune);
+    const std::vector<SweepVariant> variants =
+        s.variants.empty() ? std::vector<SweepVariant>{{"base", {}}} : s.variants;
+    const std::vector<SweepVariant> sizes =
+        s.ladder.empty() ? std::vector<SweepVariant>{{"", {}}} : s.ladder;
+    for (const SweepVariant& size : sizes)
+      for (const SweepVariant& v : variants)
+        for (const Settings& chosen : crossed(axes)) {
+          Settings all = s.set;
+          for (const Settings* more : {&size.set, &v.set, &chosen})
+            all.insert(all.end(), more->begin(), more->end());
+          SweepRow row;
+          row.name = row.variant = v.name;
+          row.size = size.name;
+          row.law = v.name;
+          append_word(row.law, name_of(chosen));
+          append_word(row.name, size.name);
+          append_word(row.name, name_of(chosen));
+          row.group = size.name;
+          for (const Setting& s : chosen)
+            if (overlap(s.key, "data")) append_word(row.group, name_of({s}));
+          row.config = config_with(all, {&seeds_.front(), &tunes_.front()});
+          plan_.rows.push_back(std::move(row));
+          settings_.push_back(std::move(all));
+        }
+  }
+
+  Config config_with(Settings all, const std::vector<const Settings*>& more) {
+    for (const Settings* m : more) all.insert(all.end(), m->begin(), m->end());
+    try {
+      return config::load_string_with<Config>(base_text_, base_file_, all);
+    } catch (const Error& e) {
+      problems_.add(e.what());
+      return plan_.base;
+    }
+  }
+
+  // All files that the rows read.
+  void check_data() const {
+    std::set<std::string> missing;
+    const auto need = [&](const std::string& path) {
+      if (!std::filesystem::exists(path)) missing.insert(path);
+    };
+    for (const SweepRow& row : plan_.rows) {
+      const DataConfig& d = row.config.data;
+      need(d.tokenizer);
+      for (const DataSource& s : d.train) need(s.path);
+      for (const auto& [name, path] : d.validation) need(path);
+    }
+    if (missing.empty()) return;
+    std::string text = "data is missing:";
+    for (const std::string& path : missing) text += "\n  " + path;
+    if (!plan_.sweep.prepare.empty()) text += "\nmake it with: " + plan_.sweep.prepare;
+    throw ExitError(ExitCode::data, text);
+  }
+
+  Config with_vocabulary(Config c) {
+    if (c.model.vocab_size) return c;
+    int64_t& size = vocabulary_[c.data.tokenizer];
+    if (size == 0) size = Tokenizer::load(c.data.tokenizer).vocab_size();
+    c.model.vocab_size = size;
+    return c;
+  }
+
+  static double counted(const MatchConfig& m, const ModelSize& size) {
+    return m.what == "flops" ? size.flops_per_token : double(size.parameters);
+  }
+
+  void match(const MatchConfig& m) {
+    const std::string to = m.to ? *m.to : plan_.rows.front().variant;
+    for (size_t i = 0; i < plan_.rows.size(); ++i) {
+      SweepRow& row = plan_.rows[i];
+      const auto target =
+          std::find_if(plan_.rows.begin(), plan_.rows.end(),
+                       [&](const SweepRow& r) { return r.variant == to && r.size == row.size; });
+      if (target == plan_.rows.end())
+        throw Error(cat(file_, ": match.to: there is no variant \"", to, "\""));
+      const int64_t before = width_of(row.config, m.by);
+      if (&row == &*target) {
+        row.matched = {before, before, 0};
+        continue;
+      }
+      const double count = counted(m, target->model);
+      try {
+        const Width w =
+            solve_width([&](int64_t x) { return counted(m, model_size(wide(i, m, x))); }, count,
+                        m.multiple_of, m.tolerance);
+        settings_[i].push_back(width_setting(m, w.width));
+        row.config = wide(i, m, w.width);
+        row.model = model_size(row.config);
+        row.matched = {before, w.width, w.count / count - 1};
+      } catch (const Error& e) {
+        problems_.add(cat(file_, ": match: ", row.name, " by ", m.by, ": ", e.what()));
+      }
+    }
+  }
+
+  int64_t width_of(const Config& c, const std::string& key) const {
+    for (const config::Line& l : config::flatten(c)) {
+      int64_t width = 0;
+      if (l.path == key && config::decode(YAML::Load(l.value), width)) return width;
+    }
+    throw Error(cat(file_, ": match.by: expected a key with a count, got \"", key, "\""));
+  }
+  Setting width_setting(const MatchConfig& m, int64_t width) const {
+    return {m.by, YAML::Node(width), cat(file_, ": match.by=", width)};
+  }
+  Config wide(size_t row, const MatchConfig& m, int64_t width) {
+    Settings all = settings_[row];
+    all.push_back(width_setting(m, width));
+    for (const Settings* more : {&seeds_.front(), &tunes_.front()})
+      all.insert(all.end(), more->begin(), more->end());
+    return with_vocabulary(config::load_string_with<Config>(base_text_, base_file_, all));
+  }
+
+  void make_runs() {
+    for (size_t i = 0; i < plan_.rows.size(); ++i)
+      for (const Settings& tune : tunes_) {
+        SweepCandidate c{name_of(tune), {}};
+        for (const Settings& seed : seeds_) {
+          SweepRun run;
+          run.name = plan_.rows[i].name;
+          append_word(run.name, c.tuned);
+          append_word(run.name, name_of(seed));
+          run.name = folder_name(run.name);
+          run.config = config_with(settings_[i], {&seed, &tune});
+          run.config.run.name = run.name;
+          run.config.run.dir = plan_.run_dir(run);
+          run.config.run.threads.reset();
+          c.runs.push_back(plan_.runs.size());
+          plan_.runs.push_back(std::move(run));
+        }
+        plan_.rows[i].candidates.push_back(std::move(c));
+      }
+  }
+
+  void check_runs() {
+    std::map<std::string, std::string> by_config, by_name;
+    for (size_t i = 0; i < plan_.runs.size(); ++i) {
+      const SweepRun& run = plan_.runs[i];
+      if (!by_name.emplace(run.name, run.name).second)
+        problems_.add(cat(file_, ": two runs have the folder ", run.name));
+      const auto [same, fresh] = by_config.emplace(essence(run.config), run.name);
+      if (!fresh) problems_.add(cat(file_, ": ", same->second, " and ", run.name, " are the same"));
+      const SweepRun& first = plan_.runs[i % seeds_.size()];
+      if (run.config.data.seed != first.config.data.seed)
+        problems_.add(cat(file_, ": data.seed: ", run.name, " has ", run.config.data.seed, ", ",
+                          first.name, " has ", first.config.data.seed,
+                          "; expected the same order of the data for all"));
+    }
+  }
+
+  // The config without what changes no result, and without keys that nothing reads.
+  static std::string essence(Config c) {
+    c.run.name = c.run.dir = "";
+    c.metrics = {};
+    c.checkpoint = {};
+    LmConfig& m = c.model;
+    m.layers = m.pattern();
+    m.ratio = m.linear = m.full = "";
+    const auto has = [&](const std::string& kind) {
+      return std::find(m.layers.begin(), m.layers.end(), kind) != m.layers.end();
+    };
+    if (!has("kda") && !has("gdn") && !has("mamba2")) m.kda = {};
+    if (!has("mla")) m.mla = {};
+    if (m.mla.use_nope) m.mla.rope_theta = MlaConfig{}.rope_theta;
+    if (m.ffn == "dense") m.moe = {};
+    if (c.optim.kind == "adamw") c.optim.muon = {};
+    return config::print(c);
+  }
+
+  std::string file_, base_file_, base_text_;
+  SweepPlan plan_;
+  SweepProblems problems_;
+  std::vector<Settings> settings_;  // by row, with its width
+  std::vector<Settings> seeds_, tunes_;
+  std::map<std::string, int64_t> vocabulary_;
+};
+
+}  // namespace
+
+SweepPlan plan_sweep(const std::string& file, const std::vector<std::string>& overrides) {
+  return Planner(file, overrides).plan();
+}
+
+}  // namespace sluice
