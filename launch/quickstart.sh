@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
 # launch/quickstart.sh -- from a fresh clone to a trained model and a sample of its text.
-#   quickstart.sh [--text FILE] [--compare] [--help]
+#   quickstart.sh [--text FILE] [--compare] [--data] [--help]
 # Installs the packages (or prints the line that would, when not root), builds, takes the King James
 # Bible from a Debian package (or FILE), trains a small 3:1 KDA:MLA mixture of experts for about two minutes
 # on two cores, is killed half-way and resumes, and prints a sample. Safe to run twice: it goes on where it was.
 #   --compare   also trains two controls: the token mixers replaced by identity, and a dense model of
 #               the same active parameters
+#   --data      ends when the data is there: what configs/sweeps train on
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "$0")/.."
 began=$SECONDS
 
-usage() { sed -n '2,8s/^# \{0,1\}//p' launch/quickstart.sh; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' launch/quickstart.sh; }
 refuse() { echo "quickstart: $1" >&2; usage >&2; exit 2; }
 text=
 compare=
+data_only=
 while [ $# -gt 0 ]; do
   case "$1" in
     --text)
@@ -25,6 +27,7 @@ while [ $# -gt 0 ]; do
       shift 2
       ;;
     --compare) compare=1; shift ;;
+    --data) data_only=1; shift ;;
     --help | -h) usage; exit 0 ;;
     *) refuse "unknown argument $1" ;;
   esac
@@ -59,6 +62,10 @@ if [ ! -e $run/valid.h5 ] || [ $run/text.txt -nt $run/valid.h5 ]; then
   touch $run/valid.h5
 fi
 $sluice data inspect $run/train.h5
+# Legal English, which every Debian has: a validation set that is not like the text, for configs/sweeps.
+cat /usr/share/common-licenses/{GPL-3,Apache-2.0} >$run/licenses.txt
+$sluice data encode $run/licenses.txt --split blank-lines --tokenizer $run/tokenizer.json --out $run/licenses.h5
+[ -z "$data_only" ] || exit 0
 
 say "4. training: killed after its first checkpoint, then resumed by the same command"
 if ! ls -d $run/checkpoints/step-* >/dev/null 2>&1; then

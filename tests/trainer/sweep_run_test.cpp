@@ -1,0 +1,194 @@
+// tests/trainer/sweep_run_test.cpp -- whole sweeps of tiny runs: tables, failures, kills.
+#include <gtest/gtest.h>
+
+#include "tests/support/tiny_sweep.h"
+
+namespace sluice {
+namespace {
+
+using Json = nlohmann::json;
+namespace fs = std::filesystem;
+
+class SweepRunTest : public test::TinySweep {
+ protected:
+  // Without the columns that are times, and with paths from the sweep's folder on.
+  Json without_times(const std::string& dir) const {
+    Json j = result(dir);
+    for (Json& row : j["rows"]) {
+      row["values"].erase("tokens_per_second");
+      for (Json& run : row["runs"])
+        run = run.get<std::string>().substr((dir_ / dir).string().size());
+    }
+    return j;
+  }
+  static Json row(const Json& sweep, const std::string& name) {
+    for (const Json& r : sweep["rows"])
+      if (r["variant"] == name) return r;
+    return nullptr;
+  }
+};
+
+const char* const kTwo =
+    "variants: [{name: '3:1'}, {name: '1:1', set: {model.ratio: '1:1'}}], axes: {run.seed: [1, "
+    "2]},\n"
+    "parallel_runs: 2, train_ppl_steps: 4, table: [parameters, train_ppl, valid_ppl, "
+    "tokens_per_second, kv_bytes_per_token_128k, decode_ms], decode_context_tokens: 700";
+
+TEST_F(SweepRunTest, TheTableIsOfTheRuns) {
+  EXPECT_EQ(sweep(sweep_file(kTwo)), ExitCode::done) << printed_;
+  const Json s = result();
+  ASSERT_EQ(s["rows"].size(), 2U);
+  const Json r = row(s, "1:1");
+  EXPECT_EQ(r["runs"],
+            Json({dir_ / "sweep/runs/1-1-run.seed=1", dir_ / "sweep/runs/1-1-run.seed=2"}));
+  // The same run by itself has the same losses.
+  Config c = config::load<Config>(dir_ / "sweep/runs/1-1-run.seed=1/run.yaml", {"run.threads=1"});
+  c.run.dir = dir_ / "alone";
+  run_to_the_end(c);
+  double loss = 0, valid = 0;
+  std::ifstream in(c.run.dir + "/metrics.jsonl");
+  for (std::string line; std::getline(in, line);) {
+    const Json j = Json::parse(line);
+    if (j["event"] == "train" && j["step"] > 4) loss += j["loss"].get<double>() / 4;
+    if (j["event"] == "valid.v") valid = j["loss"];
+  }
+  const Json alone = Json::parse(read(dir_ / "sweep/sweep.json"));
+  EXPECT_EQ(sweep(sweep_file(std::string("variants: [{name: '1:1', set: {model.ratio: '1:1'}}], "
+                                         "train_ppl_steps: 4"),
+                             "one")),
+            ExitCode::done)
+      << printed_;
+  const Json one = row(result("one"), "1:1")["values"];
+  EXPECT_DOUBLE_EQ(one["train_ppl"]["mean"].get<double>(), std::exp(loss));
+  EXPECT_DOUBLE_EQ(one["valid_ppl.v"]["mean"].get<double>(), std::exp(valid));
+  EXPECT_EQ(one["valid_ppl.v"]["spread"], nullptr);
+  EXPECT_NE(read(dir_ / "one/table.md").find("1 seed: "), std::string::npos);
+  // 2 of 4 layers are MLA with rows of 12 + 4; the others have [4, 8, 8] and 2*2*8 + 4*8 channels
+  // of 3.
+  EXPECT_DOUBLE_EQ(r["values"]["kv_bytes_per_token_128k"]["mean"].get<double>(),
+                   4.0 * 2 * 16 + 4.0 * 2 * (4 * 64 + 64 * 3) / (128 << 10));
+  EXPECT_GT(r["values"]["decode_ms"]["mean"].get<double>(), 0);
+  EXPECT_GT(r["values"]["valid_ppl.v"]["spread"].get<double>(), 0);
+  EXPECT_EQ(s["config_differences"]["1:1"]["model.ratio"], "\"1:1\"");
+}
+
+TEST_F(SweepRunTest, ARunThatFailsLeavesTheOthersAlone) {
+  const std::string file = sweep_file(
+      "variants: [{name: good}, {name: wild, set: {optim.lr: 1e30, train.nonfinite.stop_after: "
+      "2}},\n"
+      "{name: broken, set: {train.micro_batch_tokens: 100}}], parallel_runs: 3");
+  EXPECT_EQ(sweep(file), ExitCode::error) << printed_;
+  const Json s = result();
+  EXPECT_EQ(s["rows"].size(), 1U);
+  ASSERT_EQ(s["failed"].size(), 2U) << s;
+  std::map<std::string, std::string> why;
+  for (const Json& f : s["failed"]) why[f["run"]] = f["why"];
+  EXPECT_EQ(why["wild"].find("not finite: "), 0U) << why["wild"];
+  EXPECT_EQ(why["broken"].find("exit code 1: "), 0U) << why["broken"];
+  EXPECT_NE(why["broken"].find("micro_batch_tokens"), std::string::npos) << why["broken"];
+  // What ended by itself is not run again, in either way.
+  const auto written = fs::last_write_time(dir_ / "sweep/runs/wild/metrics.jsonl");
+  EXPECT_EQ(sweep(file), ExitCode::error) << printed_;
+  EXPECT_EQ(fs::last_write_time(dir_ / "sweep/runs/wild/metrics.jsonl"), written);
+  EXPECT_NE(printed_.find("good    step 8  loss"), std::string::npos) << printed_;
+  EXPECT_NE(printed_.find("done before"), std::string::npos) << printed_;
+  EXPECT_EQ(result()["failed"].size(), 2U);
+}
+
+TEST_F(SweepRunTest, KilledWithItsChildrenAndRestartedItHasTheSameTable) {
+  EXPECT_EQ(sweep(sweep_file(kTwo, "straight")), ExitCode::done) << printed_;
+  const std::string file = sweep_file(kTwo, "killed");
+  fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    if (!freopen((dir_ / "killed.log").c_str(), "w", stdout)) _exit(99);
+    // One run waits to be killed after a save in its middle.
+    run_sweep({.file = file, .set = {}}, [](const std::string& config_file, int threads) {
+      const Config c = config::load<Config>(config_file);
+      if (c.run.name != "1-1-run.seed=1") train(config_file, threads);
+      Trainer t(c);
+      for (int i = 0; i < 3; ++i) t.train_step();
+      t.save();
+      for (;;) pause();
+    });
+    _exit(0);
+  }
+  const fs::path half = dir_ / "killed/runs/1-1-run.seed=1/checkpoints/step-00000003";
+  for (int ms = 0; ms < 60000 && !fs::exists(half); ++ms)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  kill(child, SIGSTOP);
+  std::istringstream children(
+      read("/proc/" + std::to_string(child) + "/task/" + std::to_string(child) + "/children"));
+  std::vector<pid_t> runs;
+  for (pid_t p; children >> p;) runs.push_back(p);
+  EXPECT_FALSE(runs.empty());
+  for (const pid_t p : runs) kill(p, SIGKILL);
+  kill(child, SIGKILL);
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFSIGNALED(status)) << status;
+  EXPECT_FALSE(fs::exists(dir_ / "killed/sweep.json"));
+  EXPECT_EQ(sweep(file), ExitCode::done) << printed_;
+  Json a = without_times("straight"), b = without_times("killed");
+  for (Json* j : {&a, &b})
+    for (Json& r : (*j)["rows"]) r["values"].erase("decode_ms");
+  EXPECT_EQ(a, b);
+  EXPECT_NE(read(dir_ / "killed/runs/1-1-run.seed=1/log.txt").find("(bitwise)"), std::string::npos);
+}
+
+// SIGTERM to the sweep alone: the runs save, nothing is lost, and 75 asks for the same command.
+TEST_F(SweepRunTest, ASignalReachesTheRuns) {
+  const std::string file =
+      sweep_file(std::string("set: {train.steps: 4000, checkpoint.every_steps: "
+                             "4000, train.validate_every_steps: 4000, "
+                             "optim.schedule.decay_steps: 2}"));
+  fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    if (!freopen((dir_ / "sweep.log").c_str(), "w", stdout)) _exit(99);
+    _exit(int(run_sweep({.file = file, .set = {}}, train)));
+  }
+  const fs::path metrics = dir_ / "sweep/runs/base/metrics.jsonl";
+  for (int ms = 0; ms < 60000 && read(metrics).find("\"train\"") == std::string::npos; ++ms)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  kill(child, SIGTERM);
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), int(ExitCode::requeue)) << read(dir_ / "sweep.log");
+  EXPECT_TRUE(find_newest_valid(dir_ / "sweep/runs/base", nullptr));
+  EXPECT_FALSE(fs::exists(dir_ / "sweep/table.md"));
+}
+
+TEST_F(SweepRunTest, ASweepThatChangedForRunsThatHaveBegunIsRefused) {
+  EXPECT_EQ(sweep(sweep_file("variants: [{name: a}]")), ExitCode::done) << printed_;
+  EXPECT_EQ(sweep(sweep_file("variants: [{name: a}, {name: b, set: {optim.lr: 1e-4}}]")),
+            ExitCode::done)
+      << printed_;
+  sweep(sweep_file("variants: [{name: a, set: {optim.eps: 1e-9}}]"));
+  EXPECT_NE(printed_.find("a: optim.eps was 1e-08, is 1e-09"), std::string::npos) << printed_;
+  EXPECT_EQ(printed_.find("b: "), std::string::npos) << printed_;
+}
+
+TEST_F(SweepRunTest, EachRowKeepsItsBestSetting) {
+  EXPECT_EQ(sweep(sweep_file("tune: {optim.lr: [1e-8, 2e-3]}")), ExitCode::done) << printed_;
+  EXPECT_EQ(row(result(), "base")["tuned"], "optim.lr=2e-3");
+  EXPECT_NE(read(dir_ / "sweep/table.md").find("optim.lr=2e-3"), std::string::npos);
+}
+
+TEST_F(SweepRunTest, ALadderHasItsPowerLaw) {
+  EXPECT_EQ(sweep(sweep_file(
+                "ladder: [{name: s, set: {model.hidden_size: 8, train.steps: 4}}, {name: m, set: "
+                "{model.hidden_size: 16}}, {name: l}], train_ppl_steps: 2")),
+            ExitCode::done)
+      << printed_;
+  const Json s = result();
+  ASSERT_EQ(s["fits"].size(), 1U);
+  const Json fit = s["fits"][0];
+  ASSERT_EQ(fit["points"].size(), 3U);
+  const Json last = row(s, "base l")["values"];
+  EXPECT_DOUBLE_EQ(std::exp(fit["points"][2][1].get<double>()),
+                   last["valid_ppl.v"]["mean"].get<double>());
+}
+
+}  // namespace
+}  // namespace sluice
