@@ -21,6 +21,17 @@ class SweepRunTest : public test::TinySweep {
     }
     return j;
   }
+  // Children that have not called exec hold the sweep's lock too, until they are quite dead.
+  static void wait_for_lock(const std::string& dir) {
+    for (int ms = 0; ms < 10000; ++ms) {
+      try {
+        const RunLock free(dir);
+        return;
+      } catch (const Error&) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    }
+  }
   static Json row(const Json& sweep, const std::string& name) {
     for (const Json& r : sweep["rows"])
       if (r["variant"] == name) return r;
@@ -128,6 +139,7 @@ TEST_F(SweepRunTest, KilledWithItsChildrenAndRestartedItHasTheSameTable) {
   waitpid(child, &status, 0);
   EXPECT_TRUE(WIFSIGNALED(status)) << status;
   EXPECT_FALSE(fs::exists(dir_ / "killed/sweep.json"));
+  wait_for_lock(dir_ / "killed");
   EXPECT_EQ(sweep(file), ExitCode::done) << printed_;
   Json a = without_times("straight"), b = without_times("killed");
   for (Json* j : {&a, &b})
