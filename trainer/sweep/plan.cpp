@@ -7,6 +7,7 @@
 #include <set>
 
 #include "configs/schema.h"
+#include "data/tasks/task.h"
 #include "data/tokenizer/tokenizer.h"
 #include "trainer/loop/exit_code.h"
 #include "trainer/sweep/settings.h"
@@ -27,6 +28,8 @@ class Planner {
   SweepPlan plan() {
     check_keys();
     cross();
+    problems_.throw_if_any();
+    for (SweepRow& row : plan_.rows) row.decides = deciding_set(row);
     problems_.throw_if_any();
     check_data();
     for (SweepRow& row : plan_.rows) {
@@ -120,6 +123,25 @@ class Planner {
     }
   }
 
+  // The validation set that tune and fits go by.
+  std::string deciding_set(const SweepRow& row) {
+    const SweepConfig& s = plan_.sweep;
+    std::vector<std::string> sets;
+    for (const auto& [name, path] : row.config.data.validation) sets.push_back(name);
+    if (row.config.data.task) sets = {"task"};
+    if (s.select) {
+      if (std::find(sets.begin(), sets.end(), *s.select) == sets.end())
+        problems_.add(
+            cat(file_, ": select: ", row.name, " has no validation set \"", *s.select, "\""));
+      return *s.select;
+    }
+    if (sets.size() == 1) return sets.front();
+    if (!s.tune.empty() || !s.ladder.empty())
+      problems_.add(cat(file_, ": select: expected the validation set that tune and fits go by, ",
+                        row.name, " has ", sets.size()));
+    return "";
+  }
+
   // All files that the rows read.
   void check_data() const {
     std::set<std::string> missing;
@@ -128,6 +150,7 @@ class Planner {
     };
     for (const SweepRow& row : plan_.rows) {
       const DataConfig& d = row.config.data;
+      if (d.task) continue;
       need(d.tokenizer);
       for (const DataSource& s : d.train) need(s.path);
       for (const auto& [name, path] : d.validation) need(path);
@@ -141,6 +164,10 @@ class Planner {
 
   Config with_vocabulary(Config c) {
     if (c.model.vocab_size) return c;
+    if (c.data.task) {
+      c.model.vocab_size = int64_t(task_words(*c.data.task).size());
+      return c;
+    }
     int64_t& size = vocabulary_[c.data.tokenizer];
     if (size == 0) size = Tokenizer::load(c.data.tokenizer).vocab_size();
     c.model.vocab_size = size;
@@ -251,6 +278,11 @@ class Planner {
     if (m.mla.use_nope) m.mla.rope_theta = MlaConfig{}.rope_theta;
     if (m.ffn == "dense") m.moe = {};
     if (c.optim.kind == "adamw") c.optim.muon = {};
+    if (auto& task = c.data.task) {
+      if (task->kind != "palindrome") task->palindrome = {};
+      if (task->kind != "mqar") task->mqar = {};
+      if (task->kind != "stack") task->stack = {};
+    }
     return config::print(c);
   }
 

@@ -33,9 +33,10 @@ struct MatchedWidth {
 struct SweepRow {
   std::string name;  // "3:1", "3:1 small data.task.kind=mqar"
   std::string variant, size;
-  std::string law;    // "3:1 data.task.kind=mqar": rows that differ in their size alone
-  std::string group;  // size and data: rows that are compared with each other
-  Config config;      // of its first run
+  std::string law;      // "3:1 data.task.kind=mqar": rows that differ in their size alone
+  std::string group;    // size and data: rows that are compared with each other
+  std::string decides;  // the validation set that tune and fits go by; empty: neither is asked for
+  Config config;        // of its first run
   int64_t vocab_size = 0;
   ModelSize model;
   std::optional<MatchedWidth> matched;

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "configs/schema.h"
+#include "data/tasks/task.h"
 #include "model/autograd/plain_store.h"
 #include "model/generate/generator.h"
 #include "trainer/bench/decode_bench.h"
@@ -81,15 +82,14 @@ class TableMaker {
     return best;
   }
 
-  // What decides between settings, and what fits are of.
-  Mean loss(const SweepRow& row, const std::vector<RunMetrics>& runs) const {
+  // What decides between settings, and what fits are of; 0 where neither is asked for.
+  static Mean loss(const SweepRow& row, const std::vector<RunMetrics>& runs) {
     std::vector<double> x;
     for (const RunMetrics& m : runs) {
-      const auto& sets = row.config.data.validation;
-      const std::string set = plan_.sweep.select.value_or(sets.empty() ? "" : sets.begin()->first);
-      const auto it = m.valid.find(set);
-      x.push_back(it == m.valid.end() ? train_loss(m, plan_.sweep.train_ppl_steps)
-                                      : it->second.at("loss"));
+      const auto it = m.valid.find(row.decides);
+      SLUICE_CHECK(row.decides.empty() || it != m.valid.end(), row.name, " has no metrics of ",
+                   row.decides);
+      x.push_back(row.decides.empty() ? 0 : it->second.at("loss"));
     }
     return mean_of(x);
   }
@@ -110,6 +110,8 @@ class TableMaker {
     exact("active_parameters", double(row.model.active_parameters));
     exact("flops_per_token", row.model.flops_per_token);
     add_caches(row, exact);
+    if (const auto& task = row.config.data.task)
+      exact("chance", make_task(*task, row.config.data.seq_len_tokens)->facts().chance);
     std::map<std::string, std::vector<double>> measured;
     for (const RunMetrics& m : best.metrics) {
       measured["train_ppl"].push_back(std::exp(train_loss(m, plan_.sweep.train_ppl_steps)));
