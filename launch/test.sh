@@ -21,8 +21,8 @@ case "${1:-}" in
   --tsan)
     kind=tsan
     args=(-DCMAKE_BUILD_TYPE=RelWithDebInfo -DSLUICE_SANITIZE=thread)
-    # The pool, ranks, saves, training with two threads, the CPU side of every op.
-    select=(-R 'Thread|Comm|Ranks|Cpu\.|CheckpointWriter')
+    # The pool, ranks, saves, prefetch, training with two threads, the CPU side of every op.
+    select=(-R 'Thread|Comm|Ranks|Cpu\.|CheckpointWriter|Prefetcher')
     ;;
   --portable)
     kind=portable

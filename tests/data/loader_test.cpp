@@ -263,6 +263,10 @@ TEST(Mixture, IsTheseRowsForEver) {
   std::string order;
   for (int64_t row = 0; row < 12; ++row) order += char('a' + mixture.place(row).source);
   EXPECT_EQ(order, "abacbaabacba");
+  Mixture equals({1, 1, 1});
+  order.clear();
+  for (int64_t row = 0; row < 7; ++row) order += char('a' + equals.place(row).source);
+  EXPECT_EQ(order, "abcabca") << "the first of equals";
 }
 
 TEST_F(LoaderTest, RunningOutIsAnError) {
