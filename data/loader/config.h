@@ -32,7 +32,7 @@ struct DataConfig {
   std::map<std::string, std::string> validation;  // named sets, each reported
   int64_t seq_len_tokens = 512;
   std::string packing = "concatenate";  // best_fit: only documents longer than a row are cut
-  std::optional<TaskConfig> task;       // instead of tokenizer, train and validation
+  std::optional<TaskConfig> task;       // instead of tokenizer, train, validation, packing
 
   template <class V>
   void visit(V& v) {
@@ -48,8 +48,9 @@ struct DataConfig {
   std::vector<std::pair<std::string, std::string>> problems() const {
     if (!task) return {};
     std::vector<std::pair<std::string, std::string>> found;
-    const char* expected = "expected none beside data.task, whose examples need no text";
+    const char* expected = "expected none beside data.task, whose rows are not of text";
     if (tokenizer != DataConfig{}.tokenizer) found.emplace_back("tokenizer", expected);
+    if (packing != DataConfig{}.packing) found.emplace_back("packing", expected);
     if (!train.empty()) found.emplace_back("train", expected);
     if (!validation.empty()) found.emplace_back("validation", expected);
     return found;

@@ -129,10 +129,10 @@ TEST_F(TaskRun, StagesMayChangeTheLength) {
 
 TEST_F(TaskRun, KeysOfTextAreErrors) {
   test::expect_contains(
-      problems_of("data: {task: {kind: stack}, tokenizer: t.json,\n"
+      problems_of("data: {task: {kind: stack}, tokenizer: t.json, packing: best_fit,\n"
                   "  train: [{path: a.h5}], validation: {v: b.h5}}\n"
                   "train: {stages: [{at_step: 3, data: {train: [{path: a}]}}]}"),
-      {"data.tokenizer: expected none", "data.train: expected none",
+      {"data.tokenizer: expected none", "data.packing: expected none", "data.train: expected none",
        "data.validation: expected none", "train.stages: [0].data: expected none"});
   test::expect_contains(problems_of("data: {task: {kind: stack, stack: {stacks: 0}}}"),
                         {"data.task.stack.stacks: expected a count above 0, got \"0\""});
