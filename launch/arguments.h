@@ -12,6 +12,7 @@ namespace sluice::launch {
 void add_data(CLI::App& app);
 void add_runs(CLI::App& app, int& status);  // status: the exit code, where a command sets one
 void add_generate(CLI::App& app);
+void add_eval(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_checks(CLI::App& app, int& status);
 

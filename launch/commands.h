@@ -84,6 +84,55 @@ struct Generate {
 };
 void generate(const Generate& c);
 
+// sluice eval RUN [KIND ...]. RUN/eval/NAME.json has what is printed.
+struct EvalRun {
+  std::string run;      // a run's folder or one checkpoint of it
+  std::string name;     // of the files; empty: the kind's, or the task file's
+  std::string out;      // folder; empty: RUN/eval
+  int64_t threads = 0;  // 0: one a core
+};
+struct EvalPerplexity {
+  std::vector<std::string> sets;  // "NAME=SHARD"; none: the run's validation sets
+};
+void eval_perplexity(const EvalRun& e, const EvalPerplexity& c);
+
+struct EvalChoice {
+  std::string file;                                         // JSON lines
+  std::string prompt, choice, choices_field, answer_field;  // trainer/eval/multiple_choice.h
+  int64_t limit = 0;                                        // questions; 0: all
+  int64_t batch_tokens = 4096;
+};
+void eval_choice(const EvalRun& e, const EvalChoice& c);
+
+struct EvalMatch {
+  std::string file;  // JSON lines
+  std::string prompt, answer_field;
+  std::string rule;   // last-number | line
+  std::string regex;  // instead of a rule, if not empty
+  std::vector<std::string> stop;
+  int64_t limit = 0;  // examples; 0: all
+  int64_t max_new_tokens = 256;
+  int64_t slots = 16;
+};
+void eval_match(const EvalRun& e, const EvalMatch& c);
+
+struct EvalNeedle {
+  std::string haystack;          // a text
+  std::vector<int64_t> lengths;  // none: training's times 1, 2, 4
+  std::vector<double> depths{0, 0.25, 0.5, 0.75, 1};
+  int64_t trials = 8;
+  uint64_t seed = 1;
+};
+void eval_needle(const EvalRun& e, const EvalNeedle& c);
+
+struct EvalPosition {
+  std::string shard;          // empty: the run's first validation set
+  int64_t factor = 8;         // rows of so many times training's
+  int64_t bucket_tokens = 0;  // 0: half of training's
+  int64_t rows = 32;
+};
+void eval_position(const EvalRun& e, const EvalPosition& c);
+
 struct BenchOp {
   std::string op;
   std::vector<std::string> arguments;  // of Google Benchmark

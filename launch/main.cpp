@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
   add_data(app);
   add_runs(app, status);
   add_generate(app);
+  add_eval(app);
   add_bench(app);
   add_checks(app, status);
   try {

@@ -48,7 +48,11 @@ void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyFo
       const int64_t rows = std::min(N - begin, kCrossEntropyRows);
       parallel_for(ctx, (rows + kRows - 1) / kRows, [&](int64_t tile) {
         const int64_t r0 = tile * kRows, count = std::min(rows - r0, kRows);
-        make_logits<T>(a, begin + r0, count, logits.row<T>(r0));
+        if (ctx.mode == Mode::batch_invariant)
+          gemm_rowwise<T>(count, a.w.dim(0), a.h.dim(1), a.h.row<T>(begin + r0), a.h.stride[0],
+                          a.w.as<T>(), a.h.dim(1), logits.row<T>(r0), a.w.dim(0));
+        else
+          make_logits<T>(a, begin + r0, count, logits.row<T>(r0));
         for (int64_t r = r0; r < r0 + count; ++r)
           row_loss(a, begin + r, logits.row<T>(r), nll.as<T>());
       });

@@ -6,6 +6,7 @@
 
 #include "trainer/checkpoint/folder.h"
 #include "trainer/loop/trainer.h"
+#include "trainer/loop/validation.h"
 
 namespace sluice {
 
@@ -51,19 +52,10 @@ Trainer::OpenPart Trainer::open_part(const DataPart& is, const std::string& toke
   part.loader->check_supply(is.end - is.begin);
   check("data.train", part.loader->shard_info());
   part.batches = std::make_unique<Prefetcher>(*part.loader);
-  auto add = [&](const std::string& name, ValidationSet set) {
-    MicroBatchBuffer buffer = set.make_buffer();
-    part.validation.push_back({name, std::move(set), std::move(buffer)});
-  };
-  for (const auto& [name, path] : is.data.validation) {
-    ValidationSet set(path, is.data.seq_len_tokens, micro_batch);
-    check(path, set.shard_info());
-    add(name, std::move(set));
-  }
-  if (const auto& task = is.data.task) {
-    add("task", {*task, is.data.seq_len_tokens, micro_batch});
-    for (const int64_t length : task->validation_lengths_tokens)
-      add(cat("task_", length), {*task, length, micro_batch});
+  for (NamedSet& named : validation_sets(is.data, micro_batch)) {
+    check(named.path, named.set.shard_info());
+    MicroBatchBuffer buffer = named.set.make_buffer();
+    part.validation.push_back({named.name, std::move(named.set), std::move(buffer)});
   }
   return part;
 }

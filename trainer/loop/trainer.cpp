@@ -12,6 +12,7 @@
 #include "optim/qk_clip.h"
 #include "trainer/loop/layer_fields.h"
 #include "trainer/loop/measure.h"
+#include "trainer/loop/validation.h"
 #include "trainer/metrics/expert_load.h"
 
 namespace sluice {
@@ -206,27 +207,17 @@ void Trainer::validate() {
     progress_.note(fmt::format("experts  step {}  {}", step_,
                                to_string(expert_load(stats_->expert_counts()))));
   for (Valid& v : part_of(step_ - 1).validation) {
-    const MicroBatch& batch = v.buffer.batch();
-    double nats = 0, tokens = 0, right = 0;
-    for (int64_t m = 0; m < v.set.micro_batches(); ++m) {
-      v.set.load(m, v.buffer.batch());
-      const Scores scores = runner_->score(batch);
-      nats += scores.nats;
-      tokens += double(batch.valid_tokens);
-      const int32_t* targets = batch.targets.as<int32_t>();
-      for (size_t n = 0; n < scores.predicted.size(); ++n)
-        right += targets[n] != kNoTarget && scores.predicted[n] == targets[n];
+    const SetLoss loss = measure_set(v.set, v.buffer.batch(),
+                                     [&](const MicroBatch& b) { return runner_->score(b); });
+    MetricFields fields{{"loss", loss.loss()}};
+    std::string line = fmt::format("valid    step {}  {}  loss {:.4f}", step_, v.name, loss.loss());
+    if (const auto bits = loss.bits_per_byte()) {
+      fields.push_back({"bits_per_byte", *bits});
+      line += fmt::format("  bits/byte {:.4f}", *bits);
     }
-    MetricFields fields{{"loss", nats / tokens}};
-    std::string line =
-        fmt::format("valid    step {}  {}  loss {:.4f}", step_, v.name, nats / tokens);
-    if (const auto bytes = v.set.text_bytes()) {
-      fields.push_back({"bits_per_byte", nats / std::log(2.0) / double(*bytes)});
-      line += fmt::format("  bits/byte {:.4f}", fields.back().second);
-    }
-    if (const auto chance = v.set.chance()) {
-      fields.push_back({"accuracy", right / tokens});
-      line += fmt::format("  accuracy {:.4f} (chance {:.4f})", right / tokens, *chance);
+    if (loss.chance) {
+      fields.push_back({"accuracy", loss.accuracy()});
+      line += fmt::format("  accuracy {:.4f} (chance {:.4f})", loss.accuracy(), *loss.chance);
     }
     for (const auto& [key, value] : fields) last_valid_[cat("valid.", v.name, ".", key)] = value;
     metrics_->write("valid." + v.name, step_, fields);
