@@ -9,8 +9,9 @@
 
 namespace sluice::launch {
 
-void add_data(CLI::App& app);
-void add_runs(CLI::App& app, int& status);  // status: the exit code, where a command sets one
+// status: the exit code, where a command sets one.
+void add_data(CLI::App& app, int& status);
+void add_runs(CLI::App& app, int& status);
 void add_generate(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_bench(CLI::App& app);

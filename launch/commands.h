@@ -19,6 +19,7 @@ struct TextInput {
   double valid_fraction = 0;       // of the documents, by hash
   double valid_tail_fraction = 0;  // of the bytes, at the end
   int64_t valid_seed = 1;
+  int64_t threads = 0;  // 0: one a core
 };
 
 struct TrainTokenizer {
@@ -39,8 +40,16 @@ struct Encode {
   TextInput input;
   std::string tokenizer, out, valid_out;
 };
-void encode(const Encode& c);
-void inspect_shard(const std::string& path);
+int encode(const Encode& c);  // the process's exit code (trainer/loop/exit_code.h)
+struct ImportMegatron {
+  std::string prefix, tokenizer, out;
+};
+void import_megatron(const ImportMegatron& c);
+struct InspectShard {
+  std::string path, tokenizer;
+  bool json = false;
+};
+void inspect_shard(const InspectShard& c);
 void ngram(const TextInput& input, int order);
 
 struct Synthesize {

@@ -27,12 +27,12 @@ static void add_text_options(CLI::App& app, TextInput& in) {
                  "hold out this share of the bytes, the last ones of text files")
       ->check(CLI::Range(0.0, 0.99))
       ->excludes(by_hash);
+  app.add_option("--threads", in.threads, "0: one a core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
 }
 
-void add_data(CLI::App& app) {
-  CLI::App* data = app.add_subcommand("data", "text -> tokenizer -> token shards");
-  data->require_subcommand(1);
-
+static void add_train_tokenizer(CLI::App* data) {
   static TrainTokenizer tok;
   CLI::App* t = data->add_subcommand("train-tokenizer", "byte-level BPE -> tokenizer.json");
   add_text_options(*t, tok.input);
@@ -40,7 +40,9 @@ void add_data(CLI::App& app) {
   t->add_option("--vocab-size", tok.vocab_size)->capture_default_str();
   t->add_option("--pattern", tok.pattern, kPatternHelp)->capture_default_str();
   t->callback([] { train_tokenizer(tok); });
+}
 
+static void add_import_tokenizer(CLI::App* data) {
   static ImportTokenizer import;
   CLI::App* im = data->add_subcommand("import-tokenizer", "a .tiktoken file -> tokenizer.json");
   im->add_option("input", import.input, "ranks: a token in base64 and its rank a line")->required();
@@ -49,15 +51,22 @@ void add_data(CLI::App& app) {
   im->add_option("--special", import.specials, "ID=TEXT of a special token; the file has none")
       ->required();
   im->callback([] { import_tokenizer(import); });
+}
 
+static void add_encode(CLI::App* data, int& status) {
   static Encode enc;
   CLI::App* e = data->add_subcommand("encode", "text -> HDF5 token shards");
   add_text_options(*e, enc.input);
   e->add_option("--tokenizer", enc.tokenizer, "tokenizer.json")->required();
   e->add_option("--out", enc.out, "shard to write")->required();
   e->add_option("--valid-out", enc.valid_out, "shard of the held-out part");
-  e->callback([] { encode(enc); });
+  e->footer(
+      "Killed or stopped by Ctrl-C, the same command goes on. Parquet and whatever else: as JSON\n"
+      "lines through standard input, sluice data encode - --format jsonl ...");
+  e->callback([&status] { status = encode(enc); });
+}
 
+static void add_synthesize(CLI::App* data) {
   static Synthesize syn;
   CLI::App* s = data->add_subcommand("synthesize", "examples of a synthetic task -> JSON lines");
   s->add_option("task", syn.kind, "palindrome | mqar | stack")->required();
@@ -72,12 +81,26 @@ void add_data(CLI::App& app) {
   s->add_option("--set", syn.set, "a key of data.task: --set stack.stacks=4")
       ->allow_extra_args(false);
   s->callback([] { synthesize(syn); });
+}
 
-  static std::string shard;
+static void add_shards(CLI::App* data) {
+  static ImportMegatron meg;
+  CLI::App* m = data->add_subcommand("import-megatron", "PREFIX.bin and PREFIX.idx -> token shard");
+  m->add_option("prefix", meg.prefix, "the files' path without .bin and .idx")->required();
+  m->add_option("--tokenizer", meg.tokenizer, "tokenizer.json whose ids these are")->required();
+  m->add_option("--out", meg.out, "shard to write")->required();
+  m->callback([] { import_megatron(meg); });
+
+  static InspectShard seen;
   CLI::App* i = data->add_subcommand("inspect", "what is in a shard; verifies every checksum");
-  i->add_option("shard", shard)->required();
-  i->callback([] { inspect_shard(shard); });
+  i->add_option("shard", seen.path)->required();
+  i->add_option("--tokenizer", seen.tokenizer,
+                "tokenizer.json: shows how the first document begins");
+  i->add_flag("--json", seen.json, "for programs");
+  i->callback([] { inspect_shard(seen); });
+}
 
+static void add_ngram(CLI::App* data) {
   static TextInput text;
   static int order = 3;
   CLI::App* n =
@@ -85,6 +108,18 @@ void add_data(CLI::App& app) {
   add_text_options(*n, text);
   n->add_option("--order", order, "3: a trigram")->check(CLI::Range(1, 5))->capture_default_str();
   n->callback([] { ngram(text, order); });
+}
+
+void add_data(CLI::App& app, int& status) {
+  CLI::App* data = app.add_subcommand("data", "text -> tokenizer -> token shards");
+  data->require_subcommand(1);
+
+  add_train_tokenizer(data);
+  add_import_tokenizer(data);
+  add_encode(data, status);
+  add_synthesize(data);
+  add_shards(data);
+  add_ngram(data);
 }
 
 }  // namespace sluice::launch

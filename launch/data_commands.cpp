@@ -1,16 +1,20 @@
 // launch/data_commands.cpp -- text to tokenizer to shards.
 #include <fmt/format.h>
-#include <unistd.h>
 
+#include <algorithm>
+#include <csignal>
 #include <cstdio>
+#include <thread>
 
-#include "data/shards/shard.h"
+#include "data/encode/count_words.h"
+#include "data/encode/encode.h"
+#include "data/encode/megatron.h"
 #include "data/text/documents.h"
 #include "data/text/ngram.h"
-#include "data/tokenizer/encoder.h"
-#include "data/tokenizer/tokenizer.h"
-#include "kernels/base/check.h"
 #include "launch/commands.h"
+#include "launch/progress.h"
+#include "trainer/loop/exit_code.h"
+#include "trainer/loop/signals.h"
 
 namespace sluice::launch {
 
@@ -28,30 +32,51 @@ static HoldOut hold_out_of(const TextInput& in) {
 static std::vector<InputFile> inputs_of(const TextInput& in) {
   return find_inputs(in.paths, in.format == "jsonl" ? TextFormat::json_lines : TextFormat::text);
 }
-static Documents read(const TextInput& in) {
-  return read_documents(inputs_of(in), options_of(in), hold_out_of(in));
+static int threads_of(int64_t asked) {
+  return asked > 0 ? int(asked) : int(std::max(1u, std::thread::hardware_concurrency()));
 }
+static int64_t stored_bytes(const std::vector<InputFile>& inputs) {
+  int64_t bytes = 0;
+  for (const InputFile& f : inputs) {
+    if (f.bytes == 0) return 0;  // a pipe: nobody knows
+    bytes += f.bytes;
+  }
+  return bytes;
+}
+static void need_arguments(bool ok, const char* what) {
+  if (!ok) throw ExitError(ExitCode::config, what);
+}
+static constexpr const char* kTogether =
+    "--valid-fraction (or --valid-tail-fraction) and --valid-out go together";
 
-// A bar on terminals, nothing elsewhere.
-static void show(const char* what, int64_t done, int64_t all) {
-  if (isatty(STDOUT_FILENO) != 1) return;
-  fmt::print("\r{} {:3d}%{}", what, all > 0 ? 100 * done / all : 100, done == all ? "\n" : "");
-  std::fflush(stdout);
+static void train(const TrainTokenizer& c) {
+  const int64_t merges = c.vocab_size - 257;
+  CountedWords words;
+  {
+    const std::vector<InputFile> inputs = inputs_of(c.input);
+    const int64_t all = stored_bytes(inputs);
+    Progress bar("words");
+    words = count_words(inputs, options_of(c.input), hold_out_of(c.input), c.pattern,
+                        threads_of(c.input.threads),
+                        [&](int64_t file, int64_t text) { bar.show(file, all, text); });
+  }
+  Progress bar("merges");
+  const BpeTraining learnt =
+      train_bpe(words.counts, merges, [&](int64_t n) { bar.show(n, merges); });
+  if (int64_t(learnt.merges.size()) < merges)
+    throw Error(cat("the text has only ", learnt.merges.size(),
+                    " pairs that occur twice, --vocab-size ", c.vocab_size, " needs ", merges));
+  const Tokenizer tokenizer(learnt, c.pattern);
+  tokenizer.save(c.out);
+  fmt::print("{}: {} tokens, pattern {}, from {} documents, {} bytes, {} distinct words\n", c.out,
+             tokenizer.vocab_size(), c.pattern, words.documents, words.text_bytes,
+             words.counts.size());
 }
 
 void train_tokenizer(const TrainTokenizer& c) {
-  SLUICE_CHECK(c.vocab_size > 257, "--vocab-size ", c.vocab_size,
-               ": expected more than 257 (256 bytes and <|endoftext|>)");
-  const Documents text = read(c.input);
-  const int64_t merges = c.vocab_size - 257;
-  const BpeTraining learnt =
-      train_bpe(text.kept, c.pattern, merges, [&](int64_t n) { show("merges", n, merges); });
-  SLUICE_CHECK(int64_t(learnt.merges.size()) == merges, "the text has only ", learnt.merges.size(),
-               " pairs that occur twice, --vocab-size ", c.vocab_size, " needs ", merges);
-  const Tokenizer tokenizer(learnt, c.pattern);
-  tokenizer.save(c.out);
-  fmt::print("{}: {} tokens, pattern {}, from {} documents\n", c.out, tokenizer.vocab_size(),
-             c.pattern, text.kept.size());
+  need_arguments(c.vocab_size > 257,
+                 "--vocab-size: expected more than 257 (256 bytes and <|endoftext|>)");
+  with_code(ExitCode::data, [&] { train(c); });
 }
 
 void import_tokenizer(const ImportTokenizer& c) {
@@ -68,55 +93,74 @@ void import_tokenizer(const ImportTokenizer& c) {
              tokenizer.merges().by_rank().size(), specials.size());
 }
 
-static void write_shard(const std::string& path, const Tokenizer& tokenizer,
-                        const std::vector<std::string>& documents) {
-  ShardInfo info{.vocab_size = tokenizer.vocab_size(),
-                 .end_of_text = tokenizer.end_of_text(),
-                 .tokenizer = tokenizer.fingerprint()};
-  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id)
-    info.token_bytes.push_back(uint32_t(tokenizer.token_bytes(id).size()));
-  ShardWriter writer(path, info);
-  Encoder encoder(tokenizer);
-  size_t bytes = 0;
-  for (size_t i = 0; i < documents.size(); ++i) {
-    writer.add_document(encoder.encode(documents[i]));
-    bytes += documents[i].size();
-    show("encoded", int64_t(i) + 1, int64_t(documents.size()));
-  }
-  writer.finish();
+static void report(const std::string& path, const EncodeProgress& shard) {
   fmt::print("{}: {} documents, {} tokens, {} bytes of text ({:.2f} a token)\n", path,
-             writer.documents(), writer.tokens(), bytes, double(bytes) / double(writer.tokens()));
+             shard.documents, shard.tokens, shard.text_bytes,
+             double(shard.text_bytes) / double(shard.tokens));
 }
 
-void encode(const Encode& c) {
-  SLUICE_CHECK((hold_out_of(c.input).by != HoldOut::By::nothing) == !c.valid_out.empty(),
-               "--valid-fraction (or --valid-tail-fraction) and --valid-out go together");
-  const Documents text = read(c.input);
+static int run_encode(const Encode& c) {
+  const EncodeJob job{.inputs = inputs_of(c.input),
+                      .text = options_of(c.input),
+                      .hold_out = hold_out_of(c.input),
+                      .out = c.out,
+                      .held_out_out = c.valid_out,
+                      .threads = threads_of(c.input.threads)};
   const Tokenizer tokenizer = Tokenizer::load(c.tokenizer);
-  write_shard(c.out, tokenizer, text.kept);
-  if (!c.valid_out.empty()) write_shard(c.valid_out, tokenizer, text.held_out);
+  const int64_t all = stored_bytes(job.inputs);
+  const StopSignals signals;
+  Progress bar("encoded");
+  const EncodeResult result = encode(
+      job, tokenizer, [&](const EncodeProgress& p) { bar.show(p.file_bytes, all, p.text_bytes); },
+      [&] { return signals.received() != 0; });
+  if (result.resumed_at > 0)
+    fmt::print("went on after {} bytes of text that were encoded before\n", result.resumed_at);
+  if (!result.finished) {
+    fmt::print("{}: what is encoded is kept in {}.partial; the same command goes on\n",
+               signal_name(signals.received()), c.out);
+    return int(signals.received() == SIGINT ? ExitCode::interrupted : ExitCode::requeue);
+  }
+  report(c.out, result.kept);
+  if (!c.valid_out.empty()) report(c.valid_out, result.held_out);
+  return 0;
 }
 
-void inspect_shard(const std::string& path) {
-  const ShardReader shard(path);
-  std::vector<int32_t> tokens(static_cast<size_t>(kShardChunk));
-  for (int64_t at = 0; at < shard.tokens(); at += kShardChunk)
-    shard.read(at, std::min(kShardChunk, shard.tokens() - at), tokens.data());
-  fmt::print(
-      "{}: {} documents, {} tokens, {} bytes of text, vocabulary {}, tokenizer {}; every checksum "
-      "is right\n",
-      path, shard.documents(), shard.tokens(), shard.text_bytes(), shard.info().vocab_size,
-      shard.info().tokenizer);
+int encode(const Encode& c) {
+  need_arguments((hold_out_of(c.input).by != HoldOut::By::nothing) == !c.valid_out.empty(),
+                 kTogether);
+  need_arguments(c.out != c.valid_out, "--out and --valid-out: expected two files");
+  return with_code(ExitCode::data, [&] { return run_encode(c); });
 }
 
-void ngram(const TextInput& input, int order) {
-  SLUICE_CHECK(hold_out_of(input).by != HoldOut::By::nothing,
-               "--valid-fraction or --valid-tail-fraction: expected above 0, nothing is held out");
-  const Documents text = read(input);
+void import_megatron(const ImportMegatron& c) {
+  with_code(ExitCode::data, [&] {
+    const Tokenizer tokenizer = Tokenizer::load(c.tokenizer);
+    MegatronImport done;
+    {
+      Progress bar("imported");
+      done = sluice::import_megatron(c.prefix, tokenizer, c.out,
+                                     [&](int64_t now, int64_t all) { bar.show(now, all, now); });
+    }
+    report(c.out,
+           {.text_bytes = done.text_bytes, .documents = done.documents, .tokens = done.tokens});
+    fmt::print("{} of the documents ended with the tokenizer's end of text, which is kept once\n",
+               done.ended);
+  });
+}
+
+static void score(const TextInput& input, int order) {
+  const Documents text = read_documents(inputs_of(input), options_of(input), hold_out_of(input));
   size_t bytes = 0;
   for (const std::string& d : text.held_out) bytes += d.size();
   fmt::print("byte {}-gram on the {} bytes held out: {:.4f} bits/byte\n", order, bytes,
              ngram_bits_per_byte(text.kept, text.held_out, order));
+}
+
+void ngram(const TextInput& input, int order) {
+  need_arguments(
+      hold_out_of(input).by != HoldOut::By::nothing,
+      "--valid-fraction or --valid-tail-fraction: expected above 0, nothing is held out");
+  with_code(ExitCode::data, [&] { score(input, order); });
 }
 
 }  // namespace sluice::launch

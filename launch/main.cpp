@@ -11,7 +11,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", sluice::launch::version);
   app.require_subcommand(1);
   using namespace sluice::launch;
-  add_data(app);
+  add_data(app, status);
   add_runs(app, status);
   add_generate(app);
   add_eval(app);

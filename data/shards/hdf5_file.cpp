@@ -48,10 +48,18 @@ H5Handle open_file(const std::string& path) {
   return file;
 }
 
+// Without the times of day, equal contents are equal files.
+static H5Handle without_times(hid_t creation) {
+  H5Handle list(H5Pcreate(creation), H5Pclose);
+  H5Pset_obj_track_times(list, false);
+  return list;
+}
+
 H5Handle create_file(const std::string& path) {
   const H5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
-  H5Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access), H5Fclose);
+  const H5Handle creation = without_times(H5P_FILE_CREATE);
+  H5Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, access), H5Fclose);
   if (!file.ok()) throw Error(cat(path, ": cannot be created: ", hdf5_reason()));
   return file;
 }
@@ -117,14 +125,22 @@ std::string read_string(const std::string& path, hid_t file, const char* name) {
   return text.data();
 }
 
-H5Handle create_dataset(hid_t file, const char* name, hid_t type) {
-  const hsize_t none = 0, unlimited = H5S_UNLIMITED, chunk = 1 << 16;
+static H5Handle create_chunked(hid_t file, const char* name, hid_t type, int64_t chunk,
+                               bool checked) {
+  const hsize_t none = 0, unlimited = H5S_UNLIMITED, n = hsize_t(chunk);
   const H5Handle space(H5Screate_simple(1, &none, &unlimited), H5Sclose);
-  const H5Handle create(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-  H5Pset_chunk(create, 1, &chunk);
-  H5Handle d(H5Dcreate2(file, name, type, space, H5P_DEFAULT, create, H5P_DEFAULT), H5Dclose);
-  SLUICE_CHECK(d.ok(), "data set ", name, " cannot be created");
+  const H5Handle properties = without_times(H5P_DATASET_CREATE);
+  H5Pset_chunk(properties, 1, &n);
+  if (checked) H5Pset_fletcher32(properties);
+  H5Handle d(H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT), H5Dclose);
+  SLUICE_CHECK(d.ok(), "data set ", name, ": ", hdf5_reason());
   return d;
+}
+H5Handle create_tokens(hid_t file, const char* name, hid_t type, int64_t chunk) {
+  return create_chunked(file, name, type, chunk, false);
+}
+H5Handle create_table(hid_t file, const char* name, hid_t type) {
+  return create_chunked(file, name, type, kTablePage, true);
 }
 
 void append(hid_t dataset, hid_t type, const void* data, int64_t count) {
@@ -143,17 +159,15 @@ void append(hid_t dataset, hid_t type, const void* data, int64_t count) {
 void write_all(hid_t file, const char* name, hid_t type, const void* data, int64_t count) {
   const auto n = hsize_t(count);
   const H5Handle space(H5Screate_simple(1, &n, nullptr), H5Sclose);
-  const H5Handle d(H5Dcreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+  const H5Handle properties = without_times(H5P_DATASET_CREATE);
+  const H5Handle d(H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT),
                    H5Dclose);
   const bool ok = d.ok() && (n == 0 || H5Dwrite(d, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
   SLUICE_CHECK(ok, "data set ", name, " of ", count, " elements: ", hdf5_reason());
 }
 
-H5Handle open_dataset(const std::string& path, hid_t file, const char* name, hid_t type,
-                      int64_t* count) {
-  // No chunk cache: a row of tokens is read alone, not with the whole chunk around it.
-  const H5Handle access(H5Pcreate(H5P_DATASET_ACCESS), H5Pclose);
-  H5Pset_chunk_cache(access, 1, 0, H5D_CHUNK_CACHE_W0_DEFAULT);
+static H5Handle open_dataset(const std::string& path, hid_t file, const char* name, hid_t type,
+                             hid_t access, int64_t* count) {
   H5Handle d(H5Lexists(file, name, H5P_DEFAULT) > 0 ? H5Dopen2(file, name, access) : -1, H5Dclose);
   if (!d.ok()) throw Error(cat(path, ": expected data set \"", name, "\", found none"));
   const H5Handle found(H5Dget_type(d), H5Tclose), space(H5Dget_space(d), H5Sclose);
@@ -164,6 +178,17 @@ H5Handle open_dataset(const std::string& path, hid_t file, const char* name, hid
     throw Error(cat(path, ": data set \"", name, "\": expected one dimension"));
   *count = H5Sget_simple_extent_npoints(space);
   return d;
+}
+H5Handle open_tokens(const std::string& path, hid_t file, const char* name, hid_t type,
+                     int64_t* count) {
+  // No chunk cache: a row of tokens is read alone, not with the whole chunk around it.
+  const H5Handle access(H5Pcreate(H5P_DATASET_ACCESS), H5Pclose);
+  H5Pset_chunk_cache(access, 1, 0, H5D_CHUNK_CACHE_W0_DEFAULT);
+  return open_dataset(path, file, name, type, access, count);
+}
+H5Handle open_table(const std::string& path, hid_t file, const char* name, hid_t type,
+                    int64_t* count) {
+  return open_dataset(path, file, name, type, H5P_DEFAULT, count);
 }
 
 void read_range(const std::string& path, hid_t dataset, const char* name, hid_t type, int64_t begin,

@@ -58,11 +58,18 @@ int64_t read_integer(const std::string& path, hid_t file, const char* name);
 std::string read_string(const std::string& path, hid_t file, const char* name);
 
 // One-dimensional data sets. `type` is the type in the file and in memory.
-H5Handle create_dataset(hid_t file, const char* name, hid_t type);  // chunked, extendable
+// Chunked and extendable: of tokens, without a checksum, so that a row is read alone; and a table
+// of pages that HDF5 checks (Fletcher32) as it reads them.
+H5Handle create_tokens(hid_t file, const char* name, hid_t type, int64_t chunk);
+constexpr int64_t kTablePage = 4096;  // elements
+H5Handle create_table(hid_t file, const char* name, hid_t type);
 void append(hid_t dataset, hid_t type, const void* data, int64_t count);
 void write_all(hid_t file, const char* name, hid_t type, const void* data, int64_t count);
-H5Handle open_dataset(const std::string& path, hid_t file, const char* name, hid_t type,
-                      int64_t* count);  // checks type and rank
+// Both check type and rank.
+H5Handle open_tokens(const std::string& path, hid_t file, const char* name, hid_t type,
+                     int64_t* count);
+H5Handle open_table(const std::string& path, hid_t file, const char* name, hid_t type,
+                    int64_t* count);
 void read_range(const std::string& path, hid_t dataset, const char* name, hid_t type, int64_t begin,
                 int64_t count, void* out);
 

@@ -34,11 +34,7 @@ struct Candidate {
 
 class Trainer {
  public:
-  Trainer(const std::vector<std::string>& documents, const std::string& pattern) {
-    PreTokenizer::Matcher matcher{PreTokenizer(pattern)};
-    std::unordered_map<std::string, int64_t> counts;
-    for (const std::string& d : documents)
-      matcher.split(d, [&](std::string_view w) { ++counts[std::string(w)]; });
+  explicit Trainer(const WordCounts& counts) {
     for (const auto& [text, count] : counts) {
       Word w{{}, count};
       for (const char ch : text) w.ids.push_back(uint8_t(ch));
@@ -107,8 +103,17 @@ class Trainer {
 
 BpeTraining train_bpe(const std::vector<std::string>& documents, const std::string& pattern,
                       int64_t merges, const std::function<void(int64_t)>& progress) {
+  PreTokenizer::Matcher matcher{PreTokenizer(pattern)};
+  WordCounts words;
+  for (const std::string& d : documents)
+    matcher.split(d, [&](std::string_view w) { ++words[std::string(w)]; });
+  return train_bpe(words, merges, progress);
+}
+
+BpeTraining train_bpe(const WordCounts& words, int64_t merges,
+                      const std::function<void(int64_t)>& progress) {
   SLUICE_CHECK(merges >= 0, merges, " merges");
-  Trainer trainer(documents, pattern);
+  Trainer trainer(words);
   BpeTraining out;
   std::pair<int32_t, int32_t> merged;
   while (int64_t(out.merges.size()) < merges &&
