@@ -28,32 +28,46 @@ void load_tokens(const ShardReader& reader, int64_t begin, int64_t count, int64_
   reader.read(begin, beyond, read.data());
   std::copy_n(read.begin(), count, tokens);
   std::copy_n(read.begin() + 1, count, targets);
-  const std::vector<int64_t>& offsets = reader.offsets();
-  auto end = std::upper_bound(offsets.begin(), offsets.end(), begin);
-  for (; end != offsets.end() && *end <= begin + count; ++end) {
-    if (*end == *(end - 1)) continue;
-    targets[*end - begin - 1] = reader.info().end_of_text;  // a document's end is predicted
-    ends.push_back(int32_t(at + *end - begin));
+  for (const int64_t end : reader.document_ends(begin, begin + count)) {
+    targets[end - begin - 1] = reader.info().end_of_text;  // a document's end is predicted
+    ends.push_back(int32_t(at + end - begin));
   }
   if (ends.empty() || ends.back() < at + count) ends.push_back(int32_t(at + count));
+}
+
+struct Documents {
+  int64_t most_in_a_row = 0, cut = 0;  // cut: by the end of a row
+};
+// By pages: a shard may have more offsets than there is memory.
+static Documents look_at_documents(const ShardReader& shard, int64_t L) {
+  constexpr int64_t kPage = 65536;
+  std::vector<int64_t> page(size_t(kPage) + 1);
+  Documents out;
+  int64_t row = -1, in_row = 0;
+  for (int64_t first = 0; first < shard.documents(); first += kPage) {
+    const int64_t n = std::min(kPage, shard.documents() - first);
+    shard.read_offsets(first, n + 1, page.data());
+    for (size_t d = 0; d < size_t(n); ++d) {
+      const int64_t begin = page[d] / L, end = (page[d + 1] - 1) / L;
+      in_row = begin == row ? in_row + 1 : 1;
+      out.most_in_a_row = std::max(out.most_in_a_row, in_row);
+      out.cut += end > begin;
+      if (end > begin) in_row = 1;
+      row = end;
+    }
+  }
+  return out;
 }
 
 ShardRows::ShardRows(std::shared_ptr<const ShardReader> reader, int64_t seq_len_tokens, Last last)
     : Rows(seq_len_tokens, reader->info().end_of_text), reader_(std::move(reader)) {
   SLUICE_CHECK(L_ > 0, "rows of ", L_, " tokens");
   rows_ = (reader_->tokens() + (last == Last::pad ? L_ - 1 : 0)) / L_;
-  const std::vector<int64_t>& at = reader_->offsets();
-  size_t first = 0;  // document of the row's first token
-  for (int64_t begin = 0; begin < reader_->tokens(); begin += L_) {
-    while (first + 1 < at.size() && at[first + 1] <= begin) ++first;
-    size_t last_one = first;
-    while (last_one + 1 < at.size() && at[last_one + 1] < begin + L_) ++last_one;
-    max_documents_ = std::max(max_documents_, int64_t(last_one - first) + 2);  // one of padding
-  }
+  const Documents documents = look_at_documents(*reader_, L_);
+  max_documents_ = 1 + documents.most_in_a_row;  // and one of padding
   packing_ = {.tokens = rows_ * L_, .documents = reader_->documents()};
   packing_.padding = std::max<int64_t>(0, packing_.tokens - reader_->tokens());
-  for (size_t d = 0; d + 1 < at.size(); ++d)
-    packing_.cut += at[d] < at[d + 1] && at[d] / L_ != (at[d + 1] - 1) / L_;
+  packing_.cut = documents.cut;
 }
 
 int64_t ShardRows::valid_tokens(int64_t row) const {

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "kernels/base/check.h"
@@ -31,6 +32,9 @@ std::string hdf5_reason() {
     return 0;
   };
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, &text);
+  // Of a failed system call HDF5 tells everything; what matters is why.
+  if (const size_t at = text.find("errno = "); at != text.npos)
+    return std::strerror(std::atoi(text.c_str() + at + 8));
   return text.empty() ? "no reason given" : text;
 }
 
@@ -143,7 +147,7 @@ H5Handle create_table(hid_t file, const char* name, hid_t type) {
   return create_chunked(file, name, type, kTablePage, true);
 }
 
-void append(hid_t dataset, hid_t type, const void* data, int64_t count) {
+void append(const std::string& path, hid_t dataset, hid_t type, const void* data, int64_t count) {
   if (count == 0) return;
   H5Handle space(H5Dget_space(dataset), H5Sclose);
   const auto before = hsize_t(H5Sget_simple_extent_npoints(space)), n = hsize_t(count);
@@ -153,7 +157,7 @@ void append(hid_t dataset, hid_t type, const void* data, int64_t count) {
   H5Sselect_hyperslab(space, H5S_SELECT_SET, &before, nullptr, &n, nullptr);
   const H5Handle memory(H5Screate_simple(1, &n, nullptr), H5Sclose);
   ok = ok && H5Dwrite(dataset, type, memory, space, H5P_DEFAULT, data) >= 0;
-  SLUICE_CHECK(ok, "HDF5 cannot write ", count, " elements: ", hdf5_reason());
+  if (!ok) throw Error(cat(path, ": ", hdf5_reason()));
 }
 
 void write_all(hid_t file, const char* name, hid_t type, const void* data, int64_t count) {

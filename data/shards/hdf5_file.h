@@ -63,7 +63,7 @@ std::string read_string(const std::string& path, hid_t file, const char* name);
 H5Handle create_tokens(hid_t file, const char* name, hid_t type, int64_t chunk);
 constexpr int64_t kTablePage = 4096;  // elements
 H5Handle create_table(hid_t file, const char* name, hid_t type);
-void append(hid_t dataset, hid_t type, const void* data, int64_t count);
+void append(const std::string& path, hid_t dataset, hid_t type, const void* data, int64_t count);
 void write_all(hid_t file, const char* name, hid_t type, const void* data, int64_t count);
 // Both check type and rank.
 H5Handle open_tokens(const std::string& path, hid_t file, const char* name, hid_t type,

@@ -19,11 +19,12 @@ struct ShardWriter::File {
   H5Handle file, tokens, offsets, crc, largest, chunk_documents;
   bool narrow = false;  // u16
 
-  bool close() {
-    bool ok = true;
+  // Why it failed; empty: it did not. Nothing is open afterwards.
+  std::string close() {
+    std::string reason;
     for (H5Handle* h : {&tokens, &offsets, &crc, &largest, &chunk_documents, &file})
-      ok = h->close() && ok;
-    return ok;
+      if (!h->close() && reason.empty()) reason = hdf5_reason();
+    return reason;
   }
   ~File() {
     close();
@@ -96,9 +97,9 @@ void ShardWriter::flush_chunk() {
   largest_.push_back(*std::max_element(chunk_.begin(), chunk_.end()));
   if (file_->narrow) {
     const std::vector<uint16_t> narrow(chunk_.begin(), chunk_.end());
-    append(file_->tokens, H5T_STD_U16LE, narrow.data(), int64_t(narrow.size()));
+    append(file_->temporary, file_->tokens, H5T_STD_U16LE, narrow.data(), int64_t(narrow.size()));
   } else {
-    append(file_->tokens, H5T_STD_U32LE, chunk_.data(), int64_t(chunk_.size()));
+    append(file_->temporary, file_->tokens, H5T_STD_U32LE, chunk_.data(), int64_t(chunk_.size()));
   }
   chunk_.clear();
   if (int64_t(crc_.size()) == kTablePage) flush_tables();
@@ -106,10 +107,12 @@ void ShardWriter::flush_chunk() {
 
 void ShardWriter::flush_tables() {
   const Hdf5Lock lock;
-  append(file_->offsets, H5T_STD_I64LE, offsets_.data(), int64_t(offsets_.size()));
-  append(file_->crc, H5T_STD_U32LE, crc_.data(), int64_t(crc_.size()));
-  append(file_->largest, H5T_STD_U32LE, largest_.data(), int64_t(largest_.size()));
-  append(file_->chunk_documents, H5T_STD_I64LE, chunk_documents_.data(),
+  append(file_->temporary, file_->offsets, H5T_STD_I64LE, offsets_.data(),
+         int64_t(offsets_.size()));
+  append(file_->temporary, file_->crc, H5T_STD_U32LE, crc_.data(), int64_t(crc_.size()));
+  append(file_->temporary, file_->largest, H5T_STD_U32LE, largest_.data(),
+         int64_t(largest_.size()));
+  append(file_->temporary, file_->chunk_documents, H5T_STD_I64LE, chunk_documents_.data(),
          int64_t(chunk_documents_.size()));
   offsets_.clear();
   crc_.clear();
@@ -143,7 +146,8 @@ void ShardWriter::finish() {
   const auto* bytes = reinterpret_cast<const Bytef*>(info_.token_bytes.data());
   write_attribute(f, "crc_token_bytes", int64_t(crc32_z(0, bytes, 4 * info_.token_bytes.size())));
   const std::string temporary = file_->temporary;
-  SLUICE_CHECK(file_->close(), temporary, ": cannot be closed: ", hdf5_reason());
+  if (const std::string reason = file_->close(); !reason.empty())
+    throw Error(cat(temporary, ": ", reason));
   sync_path(temporary);
   SLUICE_CHECK(std::rename(temporary.c_str(), path_.c_str()) == 0, path_, ": ",
                std::strerror(errno));
