@@ -31,6 +31,7 @@ void add_bench(CLI::App& app) {
   d->add_option("--context-tokens", dec.context_tokens)->check(count())->capture_default_str();
   d->add_option("--new-tokens", dec.new_tokens, "measured")->check(count())->capture_default_str();
   d->add_option("--slots", dec.slots, "sequences at a time")->check(count())->capture_default_str();
+  d->add_flag("--made-up-context", dec.made_up, "caches of random numbers, not prefilled");
   d->add_flag("--json", dec.json, "for programs");
   d->callback([] { bench_decode(dec); });
 }

@@ -69,8 +69,10 @@ void bench_step(const BenchStep& c) {
 
 void bench_decode(const BenchDecode& c) {
   const nlohmann::ordered_json report = sluice::bench_decode(
-      load(c.config),
-      {.context_tokens = c.context_tokens, .new_tokens = c.new_tokens, .slots = c.slots});
+      load(c.config), {.context_tokens = c.context_tokens,
+                       .new_tokens = c.new_tokens,
+                       .slots = c.slots,
+                       .fill = c.made_up ? ContextFill::made_up : ContextFill::prefill});
   fmt::print("{}", c.json ? report.dump(1) + "\n" : bench_decode_text(report));
 }
 

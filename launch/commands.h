@@ -156,6 +156,7 @@ void bench_step(const BenchStep& c);
 struct BenchDecode {
   ConfigSource config;
   int64_t context_tokens = 1024, new_tokens = 32, slots = 1;
+  bool made_up = false;  // a context that is not prefilled
   bool json = false;
 };
 void bench_decode(const BenchDecode& c);

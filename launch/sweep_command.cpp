@@ -18,7 +18,8 @@ int sweep(const Sweep& c) {
     execl(program.c_str(), program.c_str(), "train", config.c_str(), "--set", set.c_str(), nullptr);
     std::fprintf(stderr, "%s: %s\n", program.c_str(), std::strerror(errno));
   };
-  return int(run_sweep({.file = c.sweep.file, .set = c.sweep.set, .plan_only = c.plan}, train));
+  return int(run_sweep(
+      {.file = c.sweep.file, .set = c.sweep.set, .plan_only = c.plan, .program = program}, train));
 }
 
 }  // namespace sluice::launch

@@ -50,7 +50,7 @@ class TinySweep : public TinyRun {
     ExitCode code = ExitCode::error;
     std::string error;
     try {
-      code = run_sweep({.file = file, .set = {}}, train);
+      code = run_sweep({.file = file, .set = {}, .program = dir_ / "sluice"}, train);
     } catch (const Error& e) {
       error = e.what();
     }

@@ -88,8 +88,28 @@ TEST_F(SweepPlanTest, TwoRunsOfOneModelAreNamed) {
 }
 
 TEST_F(SweepPlanTest, MissingDataIsNamedWithTheCommandThatMakesIt) {
-  EXPECT_EQ(error("set: {data.validation: {v: nowhere.h5}}, prepare: make data"),
-            "data is missing:\n  nowhere.h5\nmake it with: make data");
+  EXPECT_EQ(error("set: {data.tokenizer: nowhere.json}, prepare: make data"),
+            "data is missing:\n  nowhere.json\nmake it with: make data");
+  sweep(sweep_file("set: {data.validation: {v: nowhere.h5}}, prepare: make data"));
+  EXPECT_NE(printed_.find("data is missing:\n  nowhere.h5\nmake it with: make data"),
+            std::string::npos)
+      << printed_;
+}
+
+TEST_F(SweepPlanTest, OfSeveralValidationSetsOneDecides) {
+  const std::string two = "set: {data.validation: {a: valid.h5, b: valid.h5}}, ";
+  EXPECT_EQ(error(two + "tune: {optim.lr: [0.1, 0.2]}"),
+            "sweep.yaml: select: expected the validation set that tune and fits go by, base has 2");
+  EXPECT_EQ(error("select: c"), "sweep.yaml: select: base has no validation set \"c\"");
+  EXPECT_EQ(plan(two + "select: b, tune: {optim.lr: [0.1, 0.2]}").rows[0].decides, "b");
+}
+
+TEST_F(SweepPlanTest, ATaskNeedsNoData) {
+  const SweepPlan p = plan(
+      "set: {data.tokenizer: tokenizer.json, data.train: [], data.validation: {}},\n"
+      "axes: {data.task.kind: [palindrome, mqar]}");
+  EXPECT_EQ(p.rows[1].decides, "task");
+  EXPECT_GT(p.rows[1].vocab_size, p.rows[0].vocab_size);
 }
 
 TEST_F(SweepPlanTest, WidthsAreMatched) {

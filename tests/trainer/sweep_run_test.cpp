@@ -181,6 +181,51 @@ TEST_F(SweepRunTest, ASweepThatChangedForRunsThatHaveBegunIsRefused) {
   EXPECT_EQ(printed_.find("b: "), std::string::npos) << printed_;
 }
 
+TEST_F(SweepRunTest, ATaskHasItsAccuracyBesideChance) {
+  EXPECT_EQ(sweep(sweep_file(
+                "set: {data.tokenizer: tokenizer.json, data.train: [], data.validation: {}},\n"
+                "axes: {data.task.kind: [palindrome, stack]}, table: [accuracy]")),
+            ExitCode::done)
+      << printed_;
+  const Json values = row(result(), "base data.task.kind=palindrome")["values"];
+  EXPECT_EQ(values["chance"]["mean"], 1.0 / 32);
+  EXPECT_LT(values["accuracy.task"]["mean"].get<double>(), 0.5);
+}
+
+// sbatch, squeue and sluice are scripts: the first runs nothing, the last ends a run at once.
+TEST_F(SweepRunTest, AnArrayJobIsWrittenSubmittedOnceAndCollected) {
+  const auto script = [&](const std::string& name, const std::string& text) {
+    std::ofstream(dir_ / name) << "#!/bin/bash\n" << text << "\n";
+    fs::permissions(dir_ / name, fs::perms::owner_all);
+  };
+  const std::string d = dir_.string() + "/";
+  script("sbatch", "echo \"$@\" >>" + d + "submitted; echo 77");
+  script("squeue", "[ -e " + d + "ended ] || echo \"$@\"");
+  script("sluice",
+         "echo \"$@\"; echo '{\"event\":\"done\",\"step\":8}' >$(dirname $2)/metrics.jsonl");
+  const std::string path = getenv("PATH");
+  setenv("PATH", (d + ":" + path).c_str(), 1);
+  const std::string file = sweep_file(
+      "axes: {run.seed: [1, 2]}, parallel_runs: slurm, slurm: ['--time=1'], table: [parameters]");
+  EXPECT_EQ(sweep(file), ExitCode::requeue) << printed_;
+  EXPECT_EQ(sweep(file), ExitCode::requeue) << printed_;
+  EXPECT_NE(printed_.find("job 77 is queued or runs"), std::string::npos) << printed_;
+  EXPECT_EQ(read(d + "submitted"), "--parsable " + d + "sweep/slurm/array.sh\n");
+  const std::string array = read(d + "sweep/slurm/array.sh");
+  EXPECT_NE(array.find("#SBATCH --array=0-1\n"), std::string::npos) << array;
+  EXPECT_NE(array.find("#SBATCH --time=1\n"), std::string::npos) << array;
+  EXPECT_EQ(system(("SLURM_ARRAY_TASK_ID=1 bash " + d + "sweep/slurm/array.sh").c_str()), 0);
+  EXPECT_EQ(read(d + "sweep/runs/base-run.seed=2/log.txt"),
+            "train " + d + "sweep/runs/base-run.seed=2/run.yaml --set run.threads=1\n");
+  std::ofstream(d + "ended");
+  EXPECT_EQ(sweep(file), ExitCode::requeue) << printed_;
+  EXPECT_EQ(read(d + "sweep/slurm/tasks-2.txt"), d + "sweep/runs/base-run.seed=1\n");
+  EXPECT_EQ(system(("SLURM_ARRAY_TASK_ID=0 bash " + d + "sweep/slurm/array.sh").c_str()), 0);
+  EXPECT_EQ(sweep(file), ExitCode::done) << printed_;
+  EXPECT_EQ(row(result(), "base")["runs"].size(), 2U);
+  setenv("PATH", path.c_str(), 1);
+}
+
 TEST_F(SweepRunTest, EachRowKeepsItsBestSetting) {
   EXPECT_EQ(sweep(sweep_file("tune: {optim.lr: [1e-8, 2e-3]}")), ExitCode::done) << printed_;
   EXPECT_EQ(row(result(), "base")["tuned"], "optim.lr=2e-3");

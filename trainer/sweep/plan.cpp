@@ -16,6 +16,13 @@ namespace sluice {
 
 namespace {
 
+ExitError missing(const std::set<std::string>& files, const SweepConfig& sweep) {
+  std::string text = "data is missing:";
+  for (const std::string& path : files) text += "\n  " + path;
+  if (!sweep.prepare.empty()) text += "\nmake it with: " + sweep.prepare;
+  return {ExitCode::data, text};
+}
+
 class Planner {
  public:
   Planner(const std::string& file, const std::vector<std::string>& overrides) : file_(file) {
@@ -31,7 +38,6 @@ class Planner {
     problems_.throw_if_any();
     for (SweepRow& row : plan_.rows) row.decides = deciding_set(row);
     problems_.throw_if_any();
-    check_data();
     for (SweepRow& row : plan_.rows) {
       const Config c = with_vocabulary(row.config);
       row.vocab_size = *c.model.vocab_size;
@@ -69,12 +75,15 @@ class Planner {
         if (overlap(once[i][0].key, once[j][0].key))
           problems_.add(once[i][0], cat("is at ", once[j][0].from, " as ", once[j][0].key));
     const size_t axes = once.size();
+    check({"set", s.set}, axes);
     for (const SweepVariant& v : s.variants) check(v, axes);
     for (const SweepVariant& v : s.variants) once.push_back(v.set);
-    for (const SweepVariant& l : s.ladder) check(l, once.size());
+    const size_t variants = once.size();
+    for (const SweepVariant& l : s.ladder) check(l, variants);
+    for (const SweepVariant& l : s.ladder) once.push_back(l.set);
+    once.push_back(s.set);
     for (const auto& list : once)
       for (const Setting& set : list) check_free(set);
-    for (const Setting& set : s.set) check_free(set);
   }
   void check_free(const Setting& s) {
     for (const char* ours : {"run.name", "run.dir", "run.threads"})
@@ -142,26 +151,6 @@ class Planner {
     return "";
   }
 
-  // All files that the rows read.
-  void check_data() const {
-    std::set<std::string> missing;
-    const auto need = [&](const std::string& path) {
-      if (!std::filesystem::exists(path)) missing.insert(path);
-    };
-    for (const SweepRow& row : plan_.rows) {
-      const DataConfig& d = row.config.data;
-      if (d.task) continue;
-      need(d.tokenizer);
-      for (const DataSource& s : d.train) need(s.path);
-      for (const auto& [name, path] : d.validation) need(path);
-    }
-    if (missing.empty()) return;
-    std::string text = "data is missing:";
-    for (const std::string& path : missing) text += "\n  " + path;
-    if (!plan_.sweep.prepare.empty()) text += "\nmake it with: " + plan_.sweep.prepare;
-    throw ExitError(ExitCode::data, text);
-  }
-
   Config with_vocabulary(Config c) {
     if (c.model.vocab_size) return c;
     if (c.data.task) {
@@ -169,6 +158,8 @@ class Planner {
       return c;
     }
     int64_t& size = vocabulary_[c.data.tokenizer];
+    if (size == 0 && !std::filesystem::exists(c.data.tokenizer))
+      throw missing({c.data.tokenizer}, plan_.sweep);
     if (size == 0) size = Tokenizer::load(c.data.tokenizer).vocab_size();
     c.model.vocab_size = size;
     return c;
@@ -295,6 +286,19 @@ class Planner {
 };
 
 }  // namespace
+
+void check_data(const SweepPlan& plan) {
+  std::set<std::string> files;
+  for (const SweepRow& row : plan.rows) {
+    const DataConfig& d = row.config.data;
+    if (d.task) continue;
+    files.insert(d.tokenizer);
+    for (const DataSource& s : d.train) files.insert(s.path);
+    for (const auto& [name, path] : d.validation) files.insert(path);
+  }
+  std::erase_if(files, [](const std::string& path) { return std::filesystem::exists(path); });
+  if (!files.empty()) throw missing(files, plan.sweep);
+}
 
 SweepPlan plan_sweep(const std::string& file, const std::vector<std::string>& overrides) {
   return Planner(file, overrides).plan();

@@ -56,6 +56,9 @@ struct SweepPlan {
 // runs that are the same, variants that read other data orders, widths that cannot be matched.
 SweepPlan plan_sweep(const std::string& file, const std::vector<std::string>& overrides);
 
+// Throws, naming the files and sweep.prepare, if data that the runs read is not there.
+void check_data(const SweepPlan& plan);
+
 // What --plan prints: parameters, FLOPs, widths of all rows, and the runs.
 std::string plan_text(const SweepPlan& plan);
 

@@ -114,7 +114,8 @@ class TableMaker {
       exact("chance", make_task(*task, row.config.data.seq_len_tokens)->facts().chance);
     std::map<std::string, std::vector<double>> measured;
     for (const RunMetrics& m : best.metrics) {
-      measured["train_ppl"].push_back(std::exp(train_loss(m, plan_.sweep.train_ppl_steps)));
+      if (!m.losses.empty())
+        measured["train_ppl"].push_back(std::exp(train_loss(m, plan_.sweep.train_ppl_steps)));
       measured["tokens_per_second"].push_back(m.tokens_per_second);
       for (const auto& [set, fields] : m.valid)
         for (const auto& [field, value] : fields)
