@@ -85,12 +85,12 @@ TEST_F(ReportTest, DamagedLinesAreLeftOutAndCounted) {
 }
 
 TEST_F(ReportTest, ASweepBringsItsRuns) {
-  const std::string a = make_run("sweep/a-1", 2), b = make_run("sweep/b-1", 2, 0.5);
+  make_run("sweep/a-1", 2);
+  make_run("sweep/runs/b-1", 2, 0.5);
   const std::string sweep = folder_ / "sweep", other = make_run("other/a-1", 2);
   put_bytes(sweep + "/sweep.json",
             R"({"name":"s","rows":[{"variant":"a","runs":["a-1"],"values":{}},)"
-            R"({"variant":"b","runs":[")" +
-                b + R"(","gone"]}]})");
+            R"({"variant":"b","runs":["elsewhere/b-1","gone"]}]})");
   const Json data = report_data({sweep, sweep + "/a-1/", other});  // a-1 twice
   ASSERT_EQ(data["runs"].size(), 3u);
   EXPECT_EQ(data["runs"][0]["group"], "a");
@@ -102,7 +102,7 @@ TEST_F(ReportTest, ASweepBringsItsRuns) {
   EXPECT_EQ(data["runs"][1]["config"].dump(), R"({"optim.lr":"0.5"})");
   EXPECT_EQ(data["sweeps"][0]["content"]["name"], "s");
   EXPECT_EQ(data["sweeps"][0]["problems"],
-            strings({"no metrics.jsonl in gone or " + sweep + "/gone"}));
+            strings({"gone: no metrics.jsonl there, in " + sweep + " or in " + sweep + "/runs"}));
 }
 
 TEST_F(ReportTest, WhatIsNoRunIsAnError) {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "configs/schema.h"
@@ -44,6 +45,14 @@ void add_run(Collected& all, const std::string& dir, const std::string& group) {
   all.members.push_back({read_run(dir), folder_name(dir), group});
 }
 
+// A sweep names its runs as seen from where it ran; it may have been moved since, or be looked at
+// from elsewhere.
+std::optional<std::string> find_run(const std::string& sweep, const std::string& named) {
+  for (const std::string& at : {sweep + "/" + named, named, sweep + "/runs/" + folder_name(named)})
+    if (is_run(at)) return at;
+  return std::nullopt;
+}
+
 void add_sweep(Collected& all, const std::string& dir) {
   const std::string path = dir + "/sweep.json";
   Json content = Json::parse(read_text(path), nullptr, false);
@@ -52,12 +61,12 @@ void add_sweep(Collected& all, const std::string& dir) {
   Json problems = Json::array();
   for (const Json& row : content["rows"])
     for (const Json& run : row.value("runs", Json::array())) {
-      const std::string named = run.get<std::string>(), inside = dir + "/" + named;
-      const std::string at = is_run(inside) ? inside : named;
-      if (is_run(at))
-        add_run(all, at, row.at("variant").get<std::string>());
+      const std::string named = run.get<std::string>();
+      if (const auto at = find_run(dir, named))
+        add_run(all, *at, row.at("variant").get<std::string>());
       else
-        problems.push_back(cat("no metrics.jsonl in ", named, " or ", inside));
+        problems.push_back(
+            cat(named, ": no metrics.jsonl there, in ", dir, " or in ", dir, "/runs"));
     }
   all.sweeps.push_back(
       {{"dir", dir}, {"content", std::move(content)}, {"problems", std::move(problems)}});

@@ -28,17 +28,24 @@ function needles(node) {
   const charts = grid(node);
   for (const { run, name, e } of all) {
     const body = figure(charts, `${name}: ${run.name}`, "", finite(e.checkpoint_step) ? `after step ${whole(e.checkpoint_step)}` : null);
-    heat_map(body, `Needle, ${run.name}`, () => ({
+    const map = (values, how) => () => ({
       rows: e.depths.map((d) => (d <= 1 ? percent(d) : String(d))), cols: e.lengths.map(String), row_title: "depth", col_title: "length in tokens",
-      values: e.depths.map((_, d) => e.lengths.map((_, l) => (finite((e.accuracy[l] || [])[d]) ? e.accuracy[l][d] : null))), ends: [0, 1], text: percent }));
+      values: e.depths.map((_, d) => e.lengths.map((_, l) => (finite((values[l] || [])[d]) ? values[l][d] : null))), ...how });
+    heat_map(body, `Needle, ${run.name}`, map(e.accuracy, { ends: [0, 1], text: percent }));
+    if (e.answer_loss) heat_map(figure(charts, `${name}: ${run.name}`, "loss of the answer, nats a token"), `Loss of the answer, ${run.name}`, map(e.answer_loss, {}));
   }
 }
 
-// Every number at the top of the other evaluations.
+// The other evaluations, a table a kind; perplexity has a row a set.
 function scores(node) {
-  const rest = runs.flatMap((run) => Object.entries(run.evaluations).filter(([, e]) => !["needle", "by_position"].includes(e.kind)).map(([name, e]) => ({ run, name, e })));
-  if (!rest.length) return;
-  const fields = [...new Set(rest.flatMap(({ e }) => Object.keys(e).filter((k) => finite(e[k]))))];
-  table(node, [["evaluation", "name"], ["run", "name"], ["kind", ""], ...fields.map((f) => [f.replace(/_/g, " "), "number"])],
-    rest.map(({ run, name, e }) => [name, h("td", { class: "name" }, swatch(run.of), run.name), e.kind.replace(/_/g, " "), ...fields.map((f) => (Number.isInteger(e[f]) ? whole(e[f]) : brief(e[f])))]));
+  const rest = runs.flatMap((run) => Object.entries(run.evaluations).filter(([, e]) => !["needle", "by_position"].includes(e.kind)).flatMap(([name, e]) =>
+    e.sets && typeof e.sets === "object" ? Object.entries(e.sets).map(([set, x]) => ({ run, kind: e.kind, name: `${name}: ${set}`, numbers: { checkpoint_step: e.checkpoint_step, ...x } })) : [{ run, kind: e.kind, name, numbers: e }]));
+  for (const kind of [...new Set(rest.map((r) => r.kind))]) {
+    const rows = rest.filter((r) => r.kind === kind);
+    const fields = [...new Set(rows.flatMap((r) => Object.keys(r.numbers).filter((k) => finite(r.numbers[k]))))];
+    node.append(h("h3", { style: "margin-top:1.4rem" }, kind.replace(/_/g, " ")));
+    table(node, [["evaluation", "name"], ["run", "name"], ...fields.map((f) => [f.replace(/_/g, " "), "number"])],
+      rows.map((r) => [r.name, h("td", { class: "name" }, swatch(r.run.of), r.run.name),
+        ...fields.map((f) => (Number.isInteger(r.numbers[f]) ? whole(r.numbers[f]) : show(r.numbers[f], 5)))]));
+  }
 }

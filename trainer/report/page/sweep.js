@@ -5,6 +5,8 @@ const group_of = (name, index) => groups.find((g) => g.name === name) || { name,
 const value_of = (row, column) => (row.values || {})[column.key];
 const fixed = (x, digits) => (!finite(x) ? "\u2013" : digits === undefined || digits === null ? show(x) : Math.abs(x) >= 1e7 ? si(x) : minus(digits === 0 ? grouped(Math.round(x)) : x.toFixed(digits)));
 
+const with_error = (x, error) => h("span", {}, show(x), finite(error) ? h("span", { class: "spread" }, ` \u00b1 ${show(error, 2)}`) : "");
+
 function sweep_sections() {
   report.sweeps.forEach((sweep, i) => {
     const c = sweep.content, id = `sweep-${i}`;
@@ -41,15 +43,19 @@ function sweep_table(node, c) {
   const seeds = [...new Set(c.rows.flatMap((r) => Object.values(r.values || {}).map((v) => v.n)))].filter(finite).sort((a, b) => a - b);
   const runs_text = seeds.length ? `${seeds.length > 1 ? `${seeds[0]} to ${seeds[seeds.length - 1]}` : seeds[0]} ${seeds[seeds.length - 1] === 1 ? "seed" : "seeds"} a variant. ` : "";
   const ns = c.rows.some((r) => Object.values(r.values || {}).some((v) => v.ns));
+  const tuned = c.rows.filter((r) => r.tuned).map((r) => `${r.variant}: ${r.tuned}`);
+  if (tuned.length || (c.notes || []).length)
+    node.append(h("ul", { class: "problems" }, [...tuned, ...(c.notes || [])].map((text) => h("li", {}, text))));
   node.append(h("p", { style: "margin-top:.5rem" }, `${runs_text}\u00b1 is the standard error of the mean${ns ? "; n.s.: not significantly different" : ""}.`));
 }
 
+// A figure a column that is a result: one of which less or more is better.
 function sweep_values(node, c) {
   const charts = grid(node);
-  for (const column of c.columns) {
+  for (const column of c.columns.filter((col) => col.better)) {
     const rows = c.rows.map((row, i) => ({ row, of: group_of(row.variant, i), v: value_of(row, column) })).filter((r) => r.v && finite(r.v.mean));
     if (rows.length < 2 || rows.every((r) => r.v.mean === rows[0].v.mean)) continue;
-    const body = figure(charts, column.title, column.better ? `${column.better} is better` : "");
+    const body = figure(charts, column.title, `${column.better} is better`);
     keep_drawn(body, () => draw_values(body, column, rows));
   }
 }
@@ -95,9 +101,9 @@ function sweep_fits(node, c) {
     ];
   });
   const body = figure(node, "Power laws", "L = a C\u207b\u1d47", "both axes are logarithmic", true);
-  line_chart(body, { title: "Power laws", lines: () => lines, height: 340, log_x: true, log_y: true, x_title: "compute C", x_text: (v) => v.toPrecision(3).replace("e+", "e") });
+  line_chart(body, { title: "Power laws", lines: () => lines, height: 340, log_x: true, log_y: true, x_title: `compute C${fits[0].unit ? `, ${fits[0].unit}` : ""}`, x_text: (v) => v.toPrecision(3).replace("e+", "e") });
   table(node, [["variant", "name"], ["a", "number"], ["b", "number"], ["points", "number"]],
-    fits.map((f, i) => [h("td", { class: "name" }, swatch(group_of(f.name, i)), f.name), show(f.a, 5), show(f.b, 4), String(f.points.length)]));
+    fits.map((f, i) => [h("td", { class: "name" }, swatch(group_of(f.name, i)), f.name), with_error(f.a, f.a_error), with_error(f.b, f.b_error), String(f.points.length)]));
 }
 
 function sweep_differences(node, c) {
