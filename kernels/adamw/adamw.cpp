@@ -3,6 +3,9 @@
 
 namespace sluice {
 
+namespace cuda {
+void adamw(const Context& ctx, const AdamW& a);
+}  // namespace cuda
 namespace cpu {
 void adamw(const Context& ctx, const AdamW& a);
 }
@@ -25,7 +28,7 @@ void adamw(const Context& ctx, const AdamW& a) {
   SLUICE_CHECK(a.state, "no step state");
   SLUICE_CHECK(ctx.device != Device::cpu || a.state->step >= 1, "step is ", a.state->step,
                ", expected to count from 1");
-  SLUICE_DISPATCH_CPU(adamw, ctx, a);
+  SLUICE_DISPATCH(adamw, ctx, a);
 }
 
 }  // namespace sluice

@@ -3,6 +3,10 @@
 
 namespace sluice {
 
+namespace cuda {
+void add_forward(const Context& ctx, const AddForward& a);
+void add_backward(const Context& ctx, const AddBackward& a);
+}  // namespace cuda
 namespace cpu {
 void add_forward(const Context& ctx, const AddForward& a);
 void add_backward(const Context& ctx, const AddBackward& a);
@@ -24,7 +28,7 @@ void add_forward(const Context& ctx, const AddForward& a) {
   check_like(a.b, "b", a.a);
   check_like(a.y, "y", a.a);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(add_forward, ctx, a);
+  SLUICE_DISPATCH(add_forward, ctx, a);
 }
 
 void add_backward(const Context& ctx, const AddBackward& a) {
@@ -33,7 +37,7 @@ void add_backward(const Context& ctx, const AddBackward& a) {
   check_like(a.da.t, "da", a.dy);
   check_like(a.db.t, "db", a.dy);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(add_backward, ctx, a);
+  SLUICE_DISPATCH(add_backward, ctx, a);
 }
 
 }  // namespace sluice

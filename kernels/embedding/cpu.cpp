@@ -4,13 +4,14 @@
 #include <cstring>
 
 #include "kernels/embedding/embedding.h"
+#include "kernels/embedding/sizes.h"
 #include "kernels/tensor/float_dispatch.h"
 
 namespace sluice::cpu {
 
 constexpr int64_t kRows = 256, kColumns = 64;
 
-void embedding_forward(const Context& ctx, const EmbeddingForward& a) {
+void embedding_forward(const Context& ctx, const EmbeddingForward& a, const EmbeddingScratch&) {
   const int64_t N = a.y.dim(0);
   const size_t width = size_t(a.y.dim(1) * size_of(a.y.dtype));
   for_float_type(a.table, [&]<class T>(T) {
@@ -21,7 +22,7 @@ void embedding_forward(const Context& ctx, const EmbeddingForward& a) {
   });
 }
 
-void embedding_backward(const Context& ctx, const EmbeddingBackward& a) {
+void embedding_backward(const Context& ctx, const EmbeddingBackward& a, const EmbeddingScratch&) {
   const int64_t N = a.dy.dim(0), D = a.dy.dim(1), V = a.dtable.t.dim(0);
   for_float_type(a.dy, [&]<class T>(T) {
     parallel_for(ctx, (D + kColumns - 1) / kColumns, [&](int64_t block) {

@@ -3,6 +3,10 @@
 
 namespace sluice {
 
+namespace cuda {
+void grad_norm(const Context& ctx, const GradNorm& a, Tensor parts);
+void clip_factor(const Context& ctx, const ClipFactor& a);
+}  // namespace cuda
 namespace cpu {
 void grad_norm(const Context& ctx, const GradNorm& a, Tensor parts);
 }  // namespace cpu
@@ -22,7 +26,7 @@ void grad_norm(const Context& ctx, const GradNorm& a) {
   }
   const ArenaTensor sums = scratch(ctx, DType::f64, {parts});
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(grad_norm, ctx, a, sums.view());
+  SLUICE_DISPATCH(grad_norm, ctx, a, sums.view());
 }
 
 void clip_factor(const Context& ctx, const ClipFactor& a) {
@@ -30,7 +34,9 @@ void clip_factor(const Context& ctx, const ClipFactor& a) {
   SLUICE_CHECK(a.max_norm >= 0, "max_norm is ", a.max_norm);
   if (ctx.mode == Mode::plan) return;
   SLUICE_CHECK(a.state, "no step state");
-  SLUICE_CHECK(ctx.device == Device::cpu, "clip_factor has no CUDA back end yet");
+#ifdef SLUICE_CUDA_BUILD
+  if (ctx.device == Device::cuda) return cuda::clip_factor(ctx, a);
+#endif
   reference::clip_factor(ctx, a);  // one formula on one number
 }
 

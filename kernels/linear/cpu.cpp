@@ -28,7 +28,7 @@ static void linear_rowwise(const Context& ctx, const LinearForward& a) {
   });
 }
 
-void linear_forward(const Context& ctx, const LinearForward& a) {
+void linear_forward(const Context& ctx, const LinearForward& a, const Tensor&) {
   if (ctx.mode == Mode::batch_invariant) return linear_rowwise(ctx, a);
   const int64_t N = a.x.dim(0), D = a.x.dim(1), F = a.w.dim(0);
   const int64_t tiles_n = (N + kRows - 1) / kRows, tiles_f = (F + kOutputs - 1) / kOutputs;
@@ -42,7 +42,7 @@ void linear_forward(const Context& ctx, const LinearForward& a) {
   });
 }
 
-void linear_backward(const Context& ctx, const LinearBackward& a) {
+void linear_backward(const Context& ctx, const LinearBackward& a, const Tensor&) {
   const int64_t N = a.x.dim(0), D = a.x.dim(1), F = a.w.dim(0);
   const int64_t tiles_n = a.dx ? (N + kRows - 1) / kRows : 0;
   const int64_t tiles_f = (F + kOutputs - 1) / kOutputs;

@@ -1,15 +1,21 @@
 // kernels/linear/linear.cpp -- the contract, checked once for every back end.
 #include "kernels/linear/linear.h"
 
+#include "kernels/gemm/cuda_gemm.h"
+
 namespace sluice {
 
+namespace cuda {
+void linear_forward(const Context& ctx, const LinearForward& a, const Tensor& workspace);
+void linear_backward(const Context& ctx, const LinearBackward& a, const Tensor& workspace);
+}  // namespace cuda
 namespace cpu {
-void linear_forward(const Context& ctx, const LinearForward& a);
-void linear_backward(const Context& ctx, const LinearBackward& a);
+void linear_forward(const Context& ctx, const LinearForward& a, const Tensor& workspace);
+void linear_backward(const Context& ctx, const LinearBackward& a, const Tensor& workspace);
 }  // namespace cpu
 namespace reference {
-void linear_forward(const Context& ctx, const LinearForward& a);
-void linear_backward(const Context& ctx, const LinearBackward& a);
+void linear_forward(const Context& ctx, const LinearForward& a, const Tensor& workspace);
+void linear_backward(const Context& ctx, const LinearBackward& a, const Tensor& workspace);
 }  // namespace reference
 
 void linear_forward(const Context& ctx, const LinearForward& a) {
@@ -17,8 +23,9 @@ void linear_forward(const Context& ctx, const LinearForward& a) {
   check_shape(a.x, "x", {N, D}, a.x.dtype, ctx.device);
   check_shape(a.w, "w", {F, D}, a.x);
   check_shape(a.y, "y", {N, F}, a.x);
+  const ArenaTensor workspace = gemm_workspace(ctx);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(linear_forward, ctx, a);
+  SLUICE_DISPATCH(linear_forward, ctx, a, workspace.view());
 }
 
 void linear_backward(const Context& ctx, const LinearBackward& a) {
@@ -27,9 +34,10 @@ void linear_backward(const Context& ctx, const LinearBackward& a) {
   check_shape(a.w, "w", {F, D}, a.x);
   check_shape(a.dy, "dy", {N, F}, a.x);
   if (a.dx) check_shape(a.dx.t, "dx", {N, D}, a.x);
-  check_shape(a.dw.t, "dw", {F, D}, a.x);
+  check_shape(a.dw.t, "dw", {F, D}, sum_type(a.x.dtype), ctx.device);
+  const ArenaTensor workspace = gemm_workspace(ctx);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(linear_backward, ctx, a);
+  SLUICE_DISPATCH(linear_backward, ctx, a, workspace.view());
 }
 
 }  // namespace sluice

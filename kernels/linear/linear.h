@@ -2,8 +2,8 @@
 //
 //   dx = dy w        dw = dy^T x
 //
-// Dims: N tokens, D inputs, F outputs. T is f32 or f64 on the CPU. Rows of every matrix may be
-// strided.
+// Dims: N tokens, D inputs, F outputs. T is f32 or f64 on the CPU, bf16 on CUDA; S sums: f32 for
+// bf16, else T. Rows of every matrix may be strided.
 #pragma once
 
 #include "kernels/tensor/context.h"
@@ -20,7 +20,7 @@ struct LinearBackward {
   Tensor w;   // in  [F, D] T
   Tensor dy;  // in  [N, F] T
   Grad dx;    // out [N, D] T, optional
-  Grad dw;    // out [F, D] T, summed over tokens in a fixed order
+  Grad dw;    // out [F, D] S, summed over tokens in a fixed order
 };
 
 void linear_forward(const Context& ctx, const LinearForward& a);

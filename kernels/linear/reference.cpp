@@ -5,7 +5,7 @@
 
 namespace sluice::reference {
 
-void linear_forward(const Context&, const LinearForward& a) {
+void linear_forward(const Context&, const LinearForward& a, const Tensor&) {
   for_float_type(a.x, [&]<class T>(T) {
     for (int64_t n = 0; n < a.x.dim(0); ++n)
       for (int64_t f = 0; f < a.w.dim(0); ++f) {
@@ -16,7 +16,7 @@ void linear_forward(const Context&, const LinearForward& a) {
   });
 }
 
-void linear_backward(const Context&, const LinearBackward& a) {
+void linear_backward(const Context&, const LinearBackward& a, const Tensor&) {
   const int64_t N = a.x.dim(0), D = a.x.dim(1), F = a.w.dim(0);
   for_float_type(a.x, [&]<class T>(T) {
     for (int64_t n = 0; a.dx && n < N; ++n)

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "kernels/gemm/cuda_gemm.h"
+
 namespace sluice {
 
 #define SLUICE_BACKEND(backend)                                                               \
@@ -16,6 +18,14 @@ namespace sluice {
 SLUICE_BACKEND(cpu)
 SLUICE_BACKEND(reference)
 #undef SLUICE_BACKEND
+#ifdef SLUICE_CUDA_BUILD
+namespace cuda {
+void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyForward& a,
+                                  Tensor logits, Tensor nll, Tensor workspace);
+void linear_cross_entropy_backward(const Context& ctx, const LinearCrossEntropyBackward& a,
+                                   Tensor logits, Tensor gradient, Tensor workspace);
+}  // namespace cuda
+#endif
 
 template <class Args>
 static void check_inputs(const Context& ctx, const Args& a) {
@@ -24,7 +34,7 @@ static void check_inputs(const Context& ctx, const Args& a) {
   check_shape(a.w, "w", {V, D}, a.h);
   check_shape(a.targets, "targets", {N}, DType::i32, ctx.device);
   check_shape(a.loss_scale, "loss_scale", {1}, DType::f64, ctx.device);
-  check_shape(a.lse, "lse", {N}, a.h);
+  check_shape(a.lse, "lse", {N}, sum_type(a.h.dtype), ctx.device);
   SLUICE_CHECK(a.z_loss >= 0, "z_loss is ", a.z_loss);
   SLUICE_CHECK(V >= 1, "w is ", to_string(a.w), ": no vocabulary");
   SLUICE_CHECK(a.w.dense(), "w is ", to_string(a.w), ", its rows ", a.w.stride[0], " apart");
@@ -36,19 +46,25 @@ static void check_inputs(const Context& ctx, const Args& a) {
   }
 }
 
-static ArenaTensor logits_block(const Context& ctx, const Tensor& h, const Tensor& w) {
-  return scratch(ctx, h.dtype, {std::min(h.dim(0), kCrossEntropyRows), w.dim(0)});
+static ArenaTensor logits_block(const Context& ctx, DType dtype, const Tensor& h, const Tensor& w) {
+  const int64_t rows = ctx.device == Device::cuda ? kCrossEntropyCudaRows : kCrossEntropyRows;
+  return scratch(ctx, dtype, {std::min(h.dim(0), rows), w.dim(0)});
 }
 
 void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyForward& a) {
   check_inputs(ctx, a);
   check_shape(a.loss, "loss", {1}, DType::f64, ctx.device);
   if (a.terms) check_shape(a.terms, "terms", {2}, DType::f64, ctx.device);
-  if (a.nll) check_shape(a.nll, "nll", {a.h.dim(0)}, a.h);
+  if (a.nll) check_shape(a.nll, "nll", {a.h.dim(0)}, a.lse);
   if (a.predicted) check_shape(a.predicted, "predicted", {a.h.dim(0)}, DType::i32, ctx.device);
-  const ArenaTensor logits = logits_block(ctx, a.h, a.w),
-                    nll = scratch(ctx, a.h.dtype, {a.h.dim(0)});
+  const ArenaTensor logits = logits_block(ctx, a.lse.dtype, a.h, a.w),
+                    nll = scratch(ctx, a.lse.dtype, {a.h.dim(0)}), workspace = gemm_workspace(ctx);
   if (ctx.mode == Mode::plan) return;
+#ifdef SLUICE_CUDA_BUILD
+  if (ctx.device == Device::cuda)
+    return cuda::linear_cross_entropy_forward(ctx, a, logits, a.nll ? a.nll : nll.view(),
+                                              workspace);
+#endif
   SLUICE_DISPATCH_CPU(linear_cross_entropy_forward, ctx, a, logits.view(),
                       a.nll ? a.nll : nll.view());
 }
@@ -57,11 +73,18 @@ void linear_cross_entropy_backward(const Context& ctx, const LinearCrossEntropyB
   check_inputs(ctx, a);
   check_shape(a.dloss, "dloss", {1}, DType::f64, ctx.device);
   check_shape(a.dh.t, "dh", {a.h.dim(0), a.h.dim(1)}, a.h);
-  check_shape(a.dw.t, "dw", {a.w.dim(0), a.w.dim(1)}, a.h);
+  check_shape(a.dw.t, "dw", {a.w.dim(0), a.w.dim(1)}, a.lse);
   SLUICE_CHECK(a.dw.t.dense(), "dw is ", to_string(a.dw.t), ", its rows ", a.dw.t.stride[0],
                " apart");
-  const ArenaTensor logits = logits_block(ctx, a.h, a.w);
+  const ArenaTensor logits = logits_block(ctx, a.lse.dtype, a.h, a.w),
+                    workspace = gemm_workspace(ctx);
+  ArenaTensor gradient;  // of the logits, in bf16; on the CPU it takes their place
+  if (ctx.device == Device::cuda) gradient = logits_block(ctx, a.h.dtype, a.h, a.w);
   if (ctx.mode == Mode::plan) return;
+#ifdef SLUICE_CUDA_BUILD
+  if (ctx.device == Device::cuda)
+    return cuda::linear_cross_entropy_backward(ctx, a, logits, gradient, workspace);
+#endif
   SLUICE_DISPATCH_CPU(linear_cross_entropy_backward, ctx, a, logits.view());
 }
 

@@ -8,7 +8,8 @@
 //   for valid n, else 0;   dh = dlogits w,   dw = dlogits^T h
 //
 // z_loss > 0 draws lse to 0, so that logits do not drift (arXiv:2204.02311, section 5).
-// Dims: N tokens, D width, V vocabulary.
+// Dims: N tokens, D width, V vocabulary. T is f32 or f64 on the CPU, bf16 on CUDA; S, of sums, is
+// f32 for bf16, else T.
 #pragma once
 
 #include "kernels/tensor/context.h"
@@ -24,8 +25,8 @@ struct LinearCrossEntropyForward {
   Tensor loss_scale;  // in  [1] f64: 1 / valid tokens of the whole global batch
   Tensor loss;        // out [1] f64
   Tensor terms;       // out [2] f64, optional: what loss is the sum of, cross entropy and z-loss
-  Tensor lse;         // out [N] T, kept for backward
-  Tensor nll;         // out [N] T, optional: cross entropy, unscaled, 0 where not valid
+  Tensor lse;         // out [N] S, kept for backward
+  Tensor nll;         // out [N] S, optional: cross entropy, unscaled, 0 where not valid
   // out [N] i32, optional: argmax of the logits, the lowest of equals, also where not valid. A row
   // with a NaN among its logits gets some id.
   Tensor predicted{};
@@ -35,7 +36,7 @@ struct LinearCrossEntropyBackward {
   Tensor h, w, targets, loss_scale, lse;  // as in forward
   Tensor dloss;                           // in  [1] f64
   Grad dh;                                // out [N, D] T, rows may be strided
-  Grad dw;                                // out [V, D] T, summed over tokens in a fixed order
+  Grad dw;                                // out [V, D] S, summed over tokens in a fixed order
   double z_loss = 0;
 };
 
@@ -44,5 +45,6 @@ void linear_cross_entropy_backward(const Context& ctx, const LinearCrossEntropyB
 
 // Rows of logits that exist at a time in backward, for all of V.
 constexpr int64_t kCrossEntropyRows = 512;
+constexpr int64_t kCrossEntropyCudaRows = 2048;  // dw is read and written once for so many
 
 }  // namespace sluice

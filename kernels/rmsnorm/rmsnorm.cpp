@@ -16,9 +16,9 @@ SLUICE_RMSNORM_BACKEND(reference)
 void rmsnorm_forward(const Context& ctx, const RmsNormForward& a) {
   const int64_t N = a.x.dim(0), C = a.x.dim(1);
   check_shape(a.x, "x", {N, C}, a.x.dtype, ctx.device);
-  check_shape(a.w, "w", {C}, a.x);
+  check_shape(a.w, "w", {C}, sum_type(a.x.dtype), ctx.device);
   check_shape(a.y, "y", {N, C}, a.x);
-  check_shape(a.rstd, "rstd", {N}, a.x);
+  check_shape(a.rstd, "rstd", {N}, a.w);
   SLUICE_CHECK(a.eps > 0, "eps is ", a.eps);
   if (ctx.mode == Mode::plan) return;
   SLUICE_DISPATCH(rmsnorm_forward, ctx, a);
@@ -27,13 +27,13 @@ void rmsnorm_forward(const Context& ctx, const RmsNormForward& a) {
 void rmsnorm_backward(const Context& ctx, const RmsNormBackward& a) {
   const int64_t N = a.x.dim(0), C = a.x.dim(1);
   check_shape(a.x, "x", {N, C}, a.x.dtype, ctx.device);
-  check_shape(a.w, "w", {C}, a.x);
-  check_shape(a.rstd, "rstd", {N}, a.x);
+  check_shape(a.w, "w", {C}, sum_type(a.x.dtype), ctx.device);
+  check_shape(a.rstd, "rstd", {N}, a.w);
   check_shape(a.dy, "dy", {N, C}, a.x);
   check_shape(a.dx.t, "dx", {N, C}, a.x);
-  check_shape(a.dw.t, "dw", {C}, a.x);
+  check_shape(a.dw.t, "dw", {C}, a.w);
   const int64_t blocks = (N + kRmsNormBlockRows - 1) / kRmsNormBlockRows;
-  const ArenaTensor parts = scratch(ctx, a.x.dtype, {blocks, C});
+  const ArenaTensor parts = scratch(ctx, a.w.dtype, {blocks, C});
   if (ctx.mode == Mode::plan) return;
   SLUICE_DISPATCH(rmsnorm_backward, ctx, a, parts.view());
 }

@@ -6,7 +6,9 @@
 //
 // Source: Zhang and Sennrich, 2019, arXiv:1910.07467.
 // Dims:   N rows (tokens), C channels. Rows of x and dx may be strided.
-// Types:  T is f32 or f64 on the CPU (f64 for gradient checks), f32 on CUDA.
+// Types:  T is f32 or f64 on the CPU (f64 for gradient checks), bf16 on CUDA; S, of the weight and
+// of
+//         sums, is f32 for bf16, else T.
 #pragma once
 
 #include "kernels/tensor/context.h"
@@ -15,19 +17,19 @@ namespace sluice {
 
 struct RmsNormForward {
   Tensor x;     // in  [N, C]  T
-  Tensor w;     // in  [C]     T
+  Tensor w;     // in  [C]     S
   Tensor y;     // out [N, C]  T
-  Tensor rstd;  // out [N]     T  kept for backward
+  Tensor rstd;  // out [N]     S  kept for backward
   double eps;
 };
 
 struct RmsNormBackward {
   Tensor x;     // in  [N, C]  T
-  Tensor w;     // in  [C]     T
-  Tensor rstd;  // in  [N]     T
+  Tensor w;     // in  [C]     S
+  Tensor rstd;  // in  [N]     S
   Tensor dy;    // in  [N, C]  T
   Grad dx;      // out [N, C]  T
-  Grad dw;      // out [C]     T  summed over blocks of rows in a fixed order
+  Grad dw;      // out [C]     S  summed over blocks of rows in a fixed order
 };
 
 // Both return once the work is queued on ctx.stream. Both throw sluice::Error on a broken contract.

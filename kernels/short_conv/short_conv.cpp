@@ -3,6 +3,10 @@
 
 namespace sluice {
 
+namespace cuda {
+void short_conv_forward(const Context& ctx, const ShortConvForward& a);
+void short_conv_backward(const Context& ctx, const ShortConvBackward& a, Tensor dw_parts);
+}  // namespace cuda
 namespace cpu {
 void short_conv_forward(const Context& ctx, const ShortConvForward& a);
 void short_conv_backward(const Context& ctx, const ShortConvBackward& a, Tensor dw_parts);
@@ -29,7 +33,7 @@ void short_conv_forward(const Context& ctx, const ShortConvForward& a) {
   check_shape(a.y, "y", {N, C}, a.x);
   if (a.final_state) check_shape(a.final_state, "final_state", {S, C, W - 1}, a.x);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(short_conv_forward, ctx, a);
+  SLUICE_DISPATCH(short_conv_forward, ctx, a);
 }
 
 void short_conv_backward(const Context& ctx, const ShortConvBackward& a) {
@@ -38,12 +42,12 @@ void short_conv_backward(const Context& ctx, const ShortConvBackward& a) {
   check_shape(a.dy, "dy", {N, C}, a.x);
   if (a.dfinal_state) check_shape(a.dfinal_state, "dfinal_state", {S, C, W - 1}, a.x);
   check_shape(a.dx.t, "dx", {N, C}, a.x);
-  check_shape(a.dw.t, "dw", {C, W}, a.x);
+  check_shape(a.dw.t, "dw", {C, W}, sum_type(a.x.dtype), ctx.device);
   if (a.dinitial_state) check_shape(a.dinitial_state.t, "dinitial_state", {S, C, W - 1}, a.x);
-  const int64_t blocks = (N + kShortConvRows - 1) / kShortConvRows;
-  const ArenaTensor dw_parts = scratch(ctx, a.x.dtype, {blocks, W, C});
+  const int64_t rows = ctx.device == Device::cuda ? kShortConvCudaRows : kShortConvRows;
+  const ArenaTensor dw_parts = scratch(ctx, sum_type(a.x.dtype), {(N + rows - 1) / rows, W, C});
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(short_conv_backward, ctx, a, dw_parts.view());
+  SLUICE_DISPATCH(short_conv_backward, ctx, a, dw_parts.view());
 }
 
 }  // namespace sluice

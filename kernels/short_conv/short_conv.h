@@ -6,6 +6,7 @@
 // again:  dz = dy s (1 + z (1 - s)), s = sigmoid(z);  dx[t] = sum_j w[j] dz[t+(W-1)-j] within the
 // document;  dw[j] = sum_t dz[t] x[t-(W-1)+j].
 // Dims: N tokens, C channels, W taps (1 to 8), documents = cu_seqlens.dim(0) - 1.
+// T is f32 or f64 on the CPU, bf16 on CUDA (without states); S, of sums, is f32 for bf16, else T.
 #pragma once
 
 #include "kernels/tensor/context.h"
@@ -25,7 +26,7 @@ struct ShortConvBackward {
   Tensor dy;                               // in  [N, C] T
   Tensor dfinal_state;                     // in  [documents, C, W-1] T, optional
   Grad dx;                                 // out [N, C] T, rows may be strided
-  Grad dw;                                 // out [C, W] T
+  Grad dw;                                 // out [C, W] S
   Grad dinitial_state;                     // out [documents, C, W-1] T, optional
 };
 
@@ -33,7 +34,7 @@ void short_conv_forward(const Context& ctx, const ShortConvForward& a);
 void short_conv_backward(const Context& ctx, const ShortConvBackward& a);
 
 constexpr int64_t kShortConvMaxWidth = 8;
-constexpr int64_t kShortConvRows =
-    256;  // a block of rows: dw is summed within it, then over blocks
+// A block of rows: dw is summed within it, then over blocks.
+constexpr int64_t kShortConvRows = 256, kShortConvCudaRows = 64;
 
 }  // namespace sluice

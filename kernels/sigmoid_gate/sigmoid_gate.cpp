@@ -3,6 +3,10 @@
 
 namespace sluice {
 
+namespace cuda {
+void sigmoid_gate_forward(const Context& ctx, const SigmoidGateForward& a);
+void sigmoid_gate_backward(const Context& ctx, const SigmoidGateBackward& a);
+}  // namespace cuda
 namespace cpu {
 void sigmoid_gate_forward(const Context& ctx, const SigmoidGateForward& a);
 void sigmoid_gate_backward(const Context& ctx, const SigmoidGateBackward& a);
@@ -18,7 +22,7 @@ void sigmoid_gate_forward(const Context& ctx, const SigmoidGateForward& a) {
   check_shape(a.gate, "gate", {N, C}, a.x);
   check_shape(a.y, "y", {N, C}, a.x);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(sigmoid_gate_forward, ctx, a);
+  SLUICE_DISPATCH(sigmoid_gate_forward, ctx, a);
 }
 
 void sigmoid_gate_backward(const Context& ctx, const SigmoidGateBackward& a) {
@@ -31,7 +35,7 @@ void sigmoid_gate_backward(const Context& ctx, const SigmoidGateBackward& a) {
   if (ctx.mode == Mode::plan) return;
   SLUICE_CHECK(a.dx.t.data != a.dgate.t.data || a.dgate.add || a.x.numel() == 0,
                "dx and dgate are one memory, and dgate does not add");
-  SLUICE_DISPATCH_CPU(sigmoid_gate_backward, ctx, a);
+  SLUICE_DISPATCH(sigmoid_gate_backward, ctx, a);
 }
 
 }  // namespace sluice

@@ -3,6 +3,10 @@
 
 namespace sluice {
 
+namespace cuda {
+void swiglu_forward(const Context& ctx, const SwigluForward& a);
+void swiglu_backward(const Context& ctx, const SwigluBackward& a);
+}  // namespace cuda
 namespace cpu {
 void swiglu_forward(const Context& ctx, const SwigluForward& a);
 void swiglu_backward(const Context& ctx, const SwigluBackward& a);
@@ -17,7 +21,7 @@ void swiglu_forward(const Context& ctx, const SwigluForward& a) {
   check_shape(a.gate_up, "gate_up", {N, 2 * F}, a.gate_up.dtype, ctx.device);
   check_shape(a.y, "y", {N, F}, a.gate_up);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(swiglu_forward, ctx, a);
+  SLUICE_DISPATCH(swiglu_forward, ctx, a);
 }
 
 void swiglu_backward(const Context& ctx, const SwigluBackward& a) {
@@ -26,7 +30,7 @@ void swiglu_backward(const Context& ctx, const SwigluBackward& a) {
   check_shape(a.dy, "dy", {N, F}, a.gate_up);
   check_shape(a.dgate_up.t, "dgate_up", {N, 2 * F}, a.gate_up);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(swiglu_backward, ctx, a);
+  SLUICE_DISPATCH(swiglu_backward, ctx, a);
 }
 
 }  // namespace sluice

@@ -6,10 +6,11 @@
 #include "kernels/base/thread_pool.h"
 #include "kernels/tensor/arena.h"
 
-struct CUstream_st;      // cudaStream_t, so that host code needs no CUDA header
-struct cublasLtContext;  // cublasLtHandle_t
+struct CUstream_st;  // cudaStream_t, so that host code needs no CUDA header
 
 namespace sluice {
+
+class CudaGemm;  // kernels/gemm/cuda_gemm.h
 
 enum class Mode : uint8_t {
   run,
@@ -26,7 +27,7 @@ struct Context {
   Arena* arena = nullptr;         // activations, gradients, scratch; needed by ops that take any
   ThreadPool* threads = nullptr;  // CPU; null: the calling thread alone
   CUstream_st* stream = nullptr;  // CUDA
-  cublasLtContext* gemm = nullptr;
+  CudaGemm* gemm = nullptr;       // CUDA; not needed in plan mode
 };
 
 // Scratch of one op call, given back when the call returns. On CUDA later work of the same stream

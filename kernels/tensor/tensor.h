@@ -17,6 +17,10 @@ enum class Device : uint8_t { cpu, cuda };
 const char* name(DType);
 const char* name(Device);
 int64_t size_of(DType);  // bytes an element
+// What sums of this type are kept in: statistics, parameter gradients. f32 for bf16, else itself.
+constexpr DType sum_type(DType d) {
+  return d == DType::bf16 ? DType::f32 : d;
+}
 
 template <class T>
 constexpr DType dtype_of() {

@@ -4,21 +4,12 @@
 
 #include <cuda_runtime_api.h>
 
-#include <bit>
 #include <map>
 
 #include "kernels/base/cuda_check.h"
 #include "tests/kernels/kda_problem.h"
 
 namespace sluice::test {
-
-inline uint16_t to_bf16(double x) {  // to nearest, ties to even; x is no NaN
-  const auto bits = std::bit_cast<uint32_t>(float(x));
-  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-inline double from_bf16(uint16_t x) {
-  return std::bit_cast<float>(uint32_t(x) << 16);
-}
 
 // A tensor on the GPU. Rows of token tensors (bf16) lie kPad elements further apart than they need;
 // what lies between is NaN and must stay so.

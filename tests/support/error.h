@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -17,16 +18,28 @@ struct ErrorStats {
   double rms = 0;  // ||got - want|| / ||want||
 };
 
+inline uint16_t to_bf16(double x) {  // to nearest, ties to even
+  const auto bits = std::bit_cast<uint32_t>(float(x));
+  if (std::isnan(x)) return uint16_t(0xffff);
+  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+inline double from_bf16(uint16_t x) {
+  return std::bit_cast<float>(uint32_t(x) << 16);
+}
+
 // Element i of a tensor of any float type, rows possibly strided, in row-major order.
 inline double element(const Tensor& t, int64_t i) {
   const int64_t per_row = t.rank > 1 ? t.numel() / t.shape[0] : 1;
   const int64_t at = i / per_row * t.stride[0] + i % per_row;
+  if (t.dtype == DType::bf16) return from_bf16(static_cast<const uint16_t*>(t.data)[at]);
   return t.dtype == DType::f64 ? t.as<double>()[at] : double(t.as<float>()[at]);
 }
 inline void set_element(const Tensor& t, int64_t i, double v) {
   const int64_t per_row = t.rank > 1 ? t.numel() / t.shape[0] : 1;
   const int64_t at = i / per_row * t.stride[0] + i % per_row;
-  if (t.dtype == DType::f64)
+  if (t.dtype == DType::bf16)
+    static_cast<uint16_t*>(t.data)[at] = to_bf16(v);
+  else if (t.dtype == DType::f64)
     t.as<double>()[at] = v;
   else
     t.as<float>()[at] = float(v);

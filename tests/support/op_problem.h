@@ -65,6 +65,9 @@ class OpProblem {
           int32_t(random_u64(7, uint64_t(n)) % uint64_t((V + 1) / 2)) * 2 % int32_t(V);
   }
 
+  // In the place of a tensor another one of its shape: the GPU's.
+  void replace(const std::string& name, const Tensor& t) { slots_.at(name).tensor = t; }
+
   Tensor operator[](const std::string& name) const {
     const auto found = slots_.find(name);
     SLUICE_CHECK(found != slots_.end(), "no tensor ", name);

@@ -1,0 +1,61 @@
+// kernels/device/stream.cpp -- the CUDA calls, or the Error where there is no CUDA.
+#include "kernels/device/stream.h"
+
+#include <string>
+
+#include "kernels/base/check.h"
+
+#ifdef SLUICE_CUDA_BUILD
+#include "kernels/base/cuda_check.h"
+#endif
+
+namespace sluice {
+
+#ifdef SLUICE_CUDA_BUILD
+
+Stream::Stream() {
+  int count = 0;
+  const cudaError_t e = cudaGetDeviceCount(&count);
+  SLUICE_CHECK(e == cudaSuccess && count > 0, "no GPU: ", cudaGetErrorName(e), ": ",
+               cudaGetErrorString(e));
+  cudaStream_t stream = nullptr;
+  SLUICE_CUDA(cudaStreamCreate(&stream));
+  stream_.reset(stream);
+}
+
+void Stream::Destroy::operator()(CUstream_st* s) const {
+  (void)cudaStreamDestroy(s);  // a destructor: what failed is reported by the call that failed
+}
+
+void Stream::synchronize() const {
+  SLUICE_CUDA(cudaStreamSynchronize(stream_.get()));
+}
+
+const char* gpu_name() {
+  static const std::string text = [] {
+    cudaDeviceProp p;
+    int device = 0, driver = 0, runtime = 0;
+    SLUICE_CUDA(cudaGetDevice(&device));
+    SLUICE_CUDA(cudaGetDeviceProperties(&p, device));
+    SLUICE_CUDA(cudaDriverGetVersion(&driver));
+    SLUICE_CUDA(cudaRuntimeGetVersion(&runtime));
+    const auto version = [](int v) { return cat(v / 1000, ".", v % 1000 / 10); };
+    return cat(p.name, ", driver ", version(driver), ", runtime ", version(runtime));
+  }();
+  return text.c_str();
+}
+
+#else
+
+Stream::Stream() {
+  SLUICE_CHECK(false, "this build has no CUDA");
+}
+void Stream::Destroy::operator()(CUstream_st*) const {}
+void Stream::synchronize() const {}
+const char* gpu_name() {
+  return "none";
+}
+
+#endif
+
+}  // namespace sluice

@@ -1,0 +1,16 @@
+// kernels/linear/cuda.cpp -- three products.
+#include "kernels/gemm/cuda_gemm.h"
+#include "kernels/linear/linear.h"
+
+namespace sluice::cuda {
+
+void linear_forward(const Context& ctx, const LinearForward& a, const Tensor& workspace) {
+  ctx.gemm->run(ctx, Transpose::no, a.x, Transpose::yes, a.w, {a.y}, workspace);
+}
+
+void linear_backward(const Context& ctx, const LinearBackward& a, const Tensor& workspace) {
+  ctx.gemm->run(ctx, Transpose::yes, a.dy, Transpose::no, a.x, a.dw, workspace);
+  if (a.dx) ctx.gemm->run(ctx, Transpose::no, a.dy, Transpose::no, a.w, a.dx, workspace);
+}
+
+}  // namespace sluice::cuda
