@@ -11,6 +11,13 @@ namespace cpu {
 void mla_forward(const Context& ctx, const MlaForward& a, const mla::Scratch& scratch);
 void mla_backward(const Context& ctx, const MlaBackward& a, const mla::Scratch& scratch);
 }  // namespace cpu
+#ifdef SLUICE_CUDA_BUILD
+namespace cuda {
+void mla_forward(const Context& ctx, const MlaForward& a, const Tensor& span);
+void mla_backward(const Context& ctx, const MlaBackward& a, const Tensor& span, const Tensor& delta,
+                  const Tensor& parts);
+}  // namespace cuda
+#endif
 namespace reference {
 void mla_forward(const Context& ctx, const MlaForward& a, const mla::Scratch& scratch);
 void mla_backward(const Context& ctx, const MlaBackward& a, const mla::Scratch& scratch);
@@ -26,7 +33,7 @@ static void check_inputs(const Context& ctx, const Args& a) {
   check_shape(a.kv, "kv", {s.Nk, s.H, s.nope + s.V}, a.q);
   if (s.rope > 0) check_shape(a.k_rope, "k_rope", {s.Nk, s.rope}, a.q);
   check_shape(a.o, "o", {s.Nq, s.H, s.V}, a.q);
-  check_shape(a.lse, "lse", {s.Nq, s.H}, a.q);
+  check_shape(a.lse, "lse", {s.Nq, s.H}, sum_type(a.q.dtype), ctx.device);
   SLUICE_CHECK(a.rope_theta == 0 || (a.rope_theta > 1 && s.rope % 2 == 0), "rope_theta is ",
                a.rope_theta, " and rope ", s.rope);
   check_cu_seqlens(ctx, a.cu_seqlens_q, s.Nq, "cu_seqlens_q");
@@ -44,6 +51,13 @@ void mla_forward(const Context& ctx, const MlaForward& a) {
   check_inputs(ctx, a);
   const mla::Sizes s = mla::sizes_of(a);
   if (a.max_logit) check_shape(a.max_logit, "max_logit", {s.H}, DType::f32, ctx.device);
+  if (ctx.device == Device::cuda) {
+    const ArenaTensor span = scratch(ctx, DType::i32, {s.Nq, 2});
+    if (ctx.mode == Mode::plan) return;
+#ifdef SLUICE_CUDA_BUILD
+    return cuda::mla_forward(ctx, a, span);
+#endif
+  }
   const int64_t G = std::min(s.H, mla::kHeads), width = s.nope + s.rope;
   const ArenaTensor q = scratch(ctx, a.q.dtype, {G, s.Nq, width}),
                     k = scratch(ctx, a.q.dtype, {G, s.Nk, width}),
@@ -61,6 +75,15 @@ void mla_backward(const Context& ctx, const MlaBackward& a) {
   check_shape(a.dq.t, "dq", {s.Nq, s.H, s.nope + s.rope}, a.q);
   check_shape(a.dkv.t, "dkv", {s.Nk, s.H, s.nope + s.V}, a.q);
   if (s.rope > 0) check_shape(a.dk_rope.t, "dk_rope", {s.Nk, s.rope}, a.q);
+  if (ctx.device == Device::cuda) {
+    const ArenaTensor span = scratch(ctx, DType::i32, {s.Nq, 2}),
+                      delta = scratch(ctx, DType::f32, {s.Nq, s.H}),
+                      parts = scratch(ctx, DType::f32, {s.H, s.Nk, s.rope});
+    if (ctx.mode == Mode::plan) return;
+#ifdef SLUICE_CUDA_BUILD
+    return cuda::mla_backward(ctx, a, span, delta, parts);
+#endif
+  }
   const int64_t G = std::min(s.H, mla::kHeads), width = s.nope + s.rope;
   const ArenaTensor q = scratch(ctx, a.q.dtype, {G, s.Nq, width}),
                     k = scratch(ctx, a.q.dtype, {G, s.Nk, width}),

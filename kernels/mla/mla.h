@@ -8,6 +8,8 @@
 // the angle t * theta^(-2p / rope); positions count from each document's first key. 0: NoPE, used
 // raw. Backward: p_ij = exp(s_ij - lse_i), ds_ij = p_ij (d_o_i v_j - d_o_i o_i). Never T x T beyond
 // a tile. Source: arXiv:2405.04434. Dims: Nq queries, Nk keys, H heads, V value dim.
+// T is f32 or f64 on the CPU, bf16 on CUDA (not rotated; columns multiples of 8, nope + rope up to
+// 192, V up to 128); S, of sums, is f32 for bf16, else T.
 #pragma once
 
 #include "kernels/tensor/context.h"
@@ -23,7 +25,7 @@ struct MlaForward {
       cu_seqlens_k;  // in  [documents + 1] i32: at least as many keys as queries in each document,
                      //     the queries being its last tokens
   Tensor o;          // out [Nq, H, V] T
-  Tensor lse;        // out [Nq, H] T, kept for backward
+  Tensor lse;        // out [Nq, H] S, kept for backward
   Tensor max_logit{};  // in, out [H] f32, optional: raised to the head's largest s_ij
   double rope_theta = 0;
 };
