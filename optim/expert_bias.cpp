@@ -19,6 +19,7 @@ static void update(const Tensor& b, int64_t begin, const Tensor& counts, double 
 
 void update_expert_bias(const Context& ctx, const ParamStore& params, const StepStats& stats,
                         double rate, const StepState* state) {
+  if (stats.expert_biases().empty()) return;
   SLUICE_CHECK(ctx.device == Device::cpu, "the update of expert biases has no CUDA path yet");
   if (ctx.mode == Mode::plan || state->skip) return;
   for (const Shard& s : params.shards()) {

@@ -9,8 +9,10 @@
 namespace sluice {
 
 Optimizer::Optimizer(const OptimConfig& config, const ParamStore& params)
-    : config_(config), params_(params), sum_of_squares_(DType::f64, {1}) {
+    : config_(config), params_(params) {
   const std::vector<Shard> shards = params.trained_shards();
+  sum_of_squares_ =
+      Buffer(DType::f64, {1}, shards.empty() ? Device::cpu : shards.front().master.device);
   const std::vector<ParamSettings> settings = param_settings(config, params);
   for (size_t i = 0; i < shards.size(); ++i) {
     Owned& o = owned_.emplace_back();

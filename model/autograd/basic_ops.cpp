@@ -40,7 +40,7 @@ Var linear(Tape& tape, const Var& x, ParamId w) {
 Var rmsnorm(Tape& tape, const Var& x, ParamId w, double eps) {
   const int64_t N = x.value.dim(0), C = x.value.dim(1);
   const Var y = tape.make(x.value.dtype, {N, C});
-  const Var rstd = tape.make(x.value.dtype, {N});
+  const Var rstd = tape.make(sum_type(x.value.dtype), {N});
   rmsnorm_forward(
       tape.ctx(),
       {.x = x.value, .w = tape.params().value(w), .y = y.value, .rstd = rstd.value, .eps = eps});

@@ -1,5 +1,6 @@
 // model/autograd/finite.cpp -- the search for the first element that is not finite.
 #include <cmath>
+#include <cstring>
 
 #include "kernels/tensor/buffer.h"
 #include "model/autograd/tape.h"
@@ -23,17 +24,33 @@ static void search(const Tensor& t, const std::string& what) {
                     " elements that are not finite, the first is ", value, " at element ", first));
 }
 
+// Row by row, since rows of a device tensor may be strided; bf16 as f32.
+static Buffer on_host_as_f32(const Tensor& t) {
+  const int64_t rows = t.dense() ? 1 : t.shape[0], width = t.numel() / rows;
+  const DType wide = sum_type(t.dtype);
+  Buffer host(wide, {rows, width});
+  const Buffer raw(t.dtype, {width});
+  for (int64_t n = 0; n < rows; ++n) {
+    const Tensor row = make_tensor(static_cast<char*>(t.data) + n * t.stride[0] * size_of(t.dtype),
+                                   t.dtype, t.device, {width});
+    if (wide == t.dtype) {
+      copy(row, host.view().rows(n, 1));
+      continue;
+    }
+    copy(row, raw.view());
+    for (int64_t c = 0; c < width; ++c) {
+      const uint32_t bits = uint32_t(static_cast<const uint16_t*>(raw.view().data)[c]) << 16;
+      std::memcpy(host.view().row<float>(n) + c, &bits, sizeof bits);
+    }
+  }
+  return host;
+}
+
 void check_finite(const Context& ctx, const Tensor& t, const std::string& what) {
   if (ctx.mode == Mode::plan || t.numel() == 0) return;
-  if (t.dtype != DType::f32 && t.dtype != DType::f64) return;
-  if (ctx.device == Device::cpu) {
-    t.dtype == DType::f64 ? search<double>(t, what) : search<float>(t, what);
-    return;
-  }
-  SLUICE_CHECK(t.dense(), what, ": a strided device tensor");
-  Buffer host(make_tensor(nullptr, t.dtype, Device::cpu, {t.numel()}));
-  copy(t, host.view());
-  check_finite({}, host.view(), what);
+  if (t.dtype != DType::f32 && t.dtype != DType::f64 && t.dtype != DType::bf16) return;
+  if (t.device == Device::cuda) return check_finite({}, on_host_as_f32(t).view(), what);
+  t.dtype == DType::f64 ? search<double>(t, what) : search<float>(t, what);
 }
 
 }  // namespace sluice

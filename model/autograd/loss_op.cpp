@@ -7,7 +7,7 @@ namespace sluice {
 
 Var linear_cross_entropy(Tape& tape, const Var& h, ParamId w, const LossInputs& in) {
   const Var loss = tape.make(DType::f64, {1});
-  const Var lse = tape.make(h.value.dtype, {h.value.dim(0)});
+  const Var lse = tape.make(sum_type(h.value.dtype), {h.value.dim(0)});
   linear_cross_entropy_forward(tape.ctx(), {.h = h.value,
                                             .w = tape.params().value(w),
                                             .targets = in.targets,

@@ -184,7 +184,7 @@ Var gated_rmsnorm(Tape& tape, const Var& x, const Var& gate, ParamId w, double e
                   GateActivation activation) {
   const int64_t N = x.value.dim(0), C = tape.params().value(w).dim(0), H = x.value.dim(1) / C;
   const Var y = tape.make(x.value.dtype, {N, H * C});
-  const Var rstd = tape.make(x.value.dtype, {N, H});
+  const Var rstd = tape.make(sum_type(x.value.dtype), {N, H});
   const bool gated = gate.id >= 0;
   gated_rmsnorm_forward(tape.ctx(), {.x = heads(x.value, H),
                                      .gate = gated ? heads(gate.value, H) : Tensor{},
@@ -212,7 +212,7 @@ Var mla_attention(Tape& tape, const MlaInputs& in, const Tensor& cu_seqlens_q,
   const int64_t N = in.q.value.dim(0);
   const DType dtype = in.q.value.dtype;
   const Var o = tape.make(dtype, {N, in.H * in.V});
-  const Var lse = tape.make(dtype, {N, in.H});
+  const Var lse = tape.make(sum_type(dtype), {N, in.H});
   const bool counted = tape.stats() && in.w_kv_b.index >= 0;
   mla_forward(tape.ctx(), {.q = heads(in.q.value, in.H),
                            .kv = heads(in.kv.value, in.H),

@@ -3,8 +3,10 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
+#include <utility>
 
 namespace sluice {
 
@@ -17,6 +19,9 @@ class OpTimes {
     double forward_seconds = 0, backward_seconds = 0;
     int64_t calls = 0;  // of forward
   };
+  // `wait` returns when the work queued so far is done, where ops only queue it.
+  explicit OpTimes(std::function<void()> wait = {}) : wait_(std::move(wait)) {}
+
   const std::map<std::string, Row>& rows() const { return rows_; }
 
   void start() { last_ = Clock::now(); }
@@ -30,12 +35,14 @@ class OpTimes {
  private:
   using Clock = std::chrono::steady_clock;
   double lap() {
+    if (wait_) wait_();
     const Clock::time_point now = Clock::now();
     const double seconds = std::chrono::duration<double>(now - last_).count();
     last_ = now;
     return seconds;
   }
 
+  std::function<void()> wait_;
   Clock::time_point last_ = Clock::now();
   std::map<std::string, Row> rows_;
 };

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/tensor/tensor.h"
+#include "kernels/tensor/context.h"
 
 namespace sluice {
 
@@ -58,6 +58,9 @@ struct ParamSpec {
   // dimensions as well, but their rows stand for themselves.
   bool matrix = false;
   HeadRows heads{};  // one attention a group: parameters of a group share its logits
+  // Computed with as the master is, also where other weights are rounded to bf16: norms, constants
+  // of a head, biases. Small, and products of nothing.
+  bool wide = false;
 
   int64_t numel() const {
     int64_t n = 1;
@@ -104,8 +107,12 @@ class ParamStore {
   // groups.
   virtual void acquire(int group, Pass pass) = 0;
   virtual void release(int group, Pass pass) = 0;
-  virtual Tensor value(ParamId id) = 0;  // in the compute dtype, shape of the spec
+  virtual Tensor value(ParamId id) = 0;  // bf16 on CUDA unless ParamSpec::wide; shape of the spec
   virtual Grad grad(ParamId id) = 0;     // where this micro-batch's gradient goes
+
+  // To be called when masters were changed, before the next pass: where value() is a rounded copy,
+  // it is made anew.
+  virtual void refresh(const Context&) {}
 
   virtual void start_step() = 0;        // forgets the gradients of the step before
   virtual void finish_gradients() = 0;  // zeroes those that nothing wrote in this step

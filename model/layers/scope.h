@@ -57,7 +57,8 @@ struct ParamScope {
                        .group = group,
                        .weight_decay = false,
                        .expert = false,
-                       .row_blocks = {}});
+                       .row_blocks = {},
+                       .wide = true});
   }
   // The same projection [out, in] of each of E experts: [E, out, in].
   ParamId expert_matrices(const std::string& name, int64_t E, int64_t out, int64_t in,
@@ -80,7 +81,8 @@ struct ParamScope {
                        .weight_decay = false,
                        .expert = false,
                        .row_blocks = {},
-                       .rule = UpdateRule::expert_load});
+                       .rule = UpdateRule::expert_load,
+                       .wide = true});
   }
   ParamId norm_weight(const std::string& name, int64_t C) const {
     return undecayed(name, {C}, {Init::Kind::constant, 1, 0});

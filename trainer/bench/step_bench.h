@@ -13,8 +13,8 @@ struct StepBench {
 };
 
 // Runs whole steps of random tokens, from the first micro-batch to the optimizer, in rows of
-// data.seq_len_tokens. Throws if the f32 loss is not that of an f64 run of the same weights, or if
-// the step took other memory than was planned.
+// data.seq_len_tokens. Throws if the f32 loss is not that of an f64 run of the same weights (on the
+// GPU: bf16, f32), or if the step took other memory than was planned.
 nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench);
 std::string bench_step_text(const nlohmann::ordered_json& report);
 

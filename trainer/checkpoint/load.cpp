@@ -90,6 +90,11 @@ CheckpointMeta load_meta(const CheckpointRef& ref) {
   return meta;
 }
 
+static Buffer host_like(Tensor t) {
+  t.device = Device::cpu;
+  return Buffer(t);
+}
+
 void load_tensors(const CheckpointRef& ref, Part part, std::span<const NamedTensor> into) {
   const Manifest manifest = read_manifest(ref);
   const ManifestFile& file = manifest.files.at(file_name(part));
@@ -98,16 +103,19 @@ void load_tensors(const CheckpointRef& ref, Part part, std::span<const NamedTens
   for (const auto& [name, t] : into) {
     SLUICE_CHECK(t.dense(), reader.path(), ": tensor '", name, "' is ", to_string(t),
                  ", expected a dense one");
-    reader.read(name, t);
+    const Buffer staged = t.device == Device::cpu ? Buffer() : host_like(t);
+    const Tensor& host = staged.view() ? staged.view() : t;
+    reader.read(name, host);
     const auto want = file.tensors.find(name);
     SLUICE_CHECK(want != file.tensors.end(), reader.path(), ": tensor '", name,
                  "' is not in the manifest");
-    const uint32_t got = crc32_of(t.data, t.bytes());
+    const uint32_t got = crc32_of(host.data, host.bytes());
     SLUICE_CHECK(got == want->second.crc32, reader.path(), ": tensor '", name, "': expected crc32 ",
                  hex(want->second.crc32), ", got ", hex(got));
-    const int64_t bad = count_nonfinite(t);
+    const int64_t bad = count_nonfinite(host);
     SLUICE_CHECK(bad == 0, reader.path(), ": tensor '", name, "': ", bad, " of ", t.numel(),
                  " elements are not finite");
+    if (staged.view()) copy(host, t);
   }
 }
 

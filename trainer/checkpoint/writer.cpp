@@ -59,7 +59,7 @@ CheckpointWriter::CheckpointWriter(const std::string& run_dir, const Retention& 
       weights_(std::move(weights)),
       optimizer_(std::move(optimizer)) {
   probe(checkpoints_folder(run_dir));
-  if (mode == Mode::sync) return;
+  if (direct()) return;
   snapshot_ = Buffer(DType::u8, {padded_bytes(weights_) + padded_bytes(optimizer_)});
   char* at = static_cast<char*>(snapshot_.view().data);
   snapshot_weights_ = lay_out(weights_, at);
@@ -73,8 +73,12 @@ CheckpointWriter::~CheckpointWriter() {
                    static_cast<long long>(r.step), r.error.c_str());
 }
 
+bool CheckpointWriter::direct() const {
+  return mode_ == Mode::sync && (weights_.empty() || weights_.front().t.device == Device::cpu);
+}
+
 int64_t CheckpointWriter::snapshot_bytes() const {
-  return mode_ == Mode::async ? snapshot_.view().bytes() : 0;
+  return direct() ? 0 : snapshot_.view().bytes();
 }
 
 void CheckpointWriter::join() {
@@ -105,14 +109,17 @@ void CheckpointWriter::save(const CheckpointMeta& meta) {
   current_.waited_seconds = waited;
   for (const auto* list : {&weights_, &optimizer_})
     for (const NamedTensor& n : *list) current_.bytes += n.t.bytes();
+  if (!direct()) {
+    copy_all(weights_, snapshot_weights_);
+    copy_all(optimizer_, snapshot_optimizer_);
+  }
   if (mode_ == Mode::sync) {
-    write(meta, weights_, optimizer_);
+    write(meta, direct() ? weights_ : snapshot_weights_,
+          direct() ? optimizer_ : snapshot_optimizer_);
     current_.blocked_seconds = seconds() - begin;
     finished_.push_back(std::move(current_));
     return;
   }
-  copy_all(weights_, snapshot_weights_);
-  copy_all(optimizer_, snapshot_optimizer_);
   done_ = false;
   current_.blocked_seconds = seconds() - begin;
   thread_ = std::thread([this, meta] {

@@ -39,7 +39,7 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  int64_t snapshot_bytes() const;  // 0 if sync
+  int64_t snapshot_bytes() const;  // 0 if sync and on the host
 
   void save(const CheckpointMeta& meta);
   std::vector<SaveReport> collect();  // of saves that ended since the last call; waits for nothing
@@ -48,6 +48,7 @@ class CheckpointWriter {
  private:
   void write(const CheckpointMeta& meta, const std::vector<NamedTensor>& weights,
              const std::vector<NamedTensor>& optimizer);
+  bool direct() const;  // from the memory that training works in: sync, and on the host
   void join();
 
   std::string run_dir_;

@@ -32,7 +32,7 @@ struct RunConfig {
   std::string name = "run";
   std::string dir = "runs/run";
   int64_t seed = 1;                // initial values and sampling
-  std::string device = "auto";     // auto | cpu
+  std::string device = "auto";     // auto | cpu | cuda
   std::optional<int64_t> threads;  // null: one a core
   std::optional<InitConfig> init;  // read while the run has no checkpoint of its own
 
@@ -42,8 +42,8 @@ struct RunConfig {
     v("name", name, "a name", text);
     v("dir", dir, "a folder", text);
     v("seed", seed, "a number of at least 0", [](int64_t x) { return x >= 0; });
-    v("device", device, "auto or cpu (training on CUDA is not there yet)",
-      [](const std::string& s) { return s == "auto" || s == "cpu"; });
+    v("device", device, "auto (for now: cpu), cpu or cuda",
+      [](const std::string& s) { return s == "auto" || s == "cpu" || s == "cuda"; });
     v("threads", threads, "null (one a core) or a count above 0",
       [](const auto& x) { return !x || *x > 0; });
     v.optional_section("init", init);

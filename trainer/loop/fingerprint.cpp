@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "kernels/base/instruction_set.h"
+#include "kernels/device/stream.h"
 #include "kernels/gemm/gemm.h"
 
 namespace sluice {
@@ -69,7 +70,7 @@ std::map<std::string, std::string> fingerprint(const Context& ctx) {
           {"cpu", cpu_model()},
           {"blas", gemm_library()},
           {"libm", cat("glibc ", ::gnu_get_libc_version())},
-          {"device", name(ctx.device)}};
+          {"device", ctx.device == Device::cuda ? gpu_name() : name(ctx.device)}};
 }
 
 }  // namespace sluice

@@ -8,7 +8,8 @@ namespace sluice {
 // Seconds of a clock that nobody sets: rates and remaining times survive a jump of the wall clock.
 double monotonic_seconds();
 
-// FLOP/s of a plain f32 product on all `threads`: what MFU is measured against.
+// FLOP/s of a plain product, f32 on all `threads` of the CPU or bf16 on the GPU: what MFU is
+// measured against.
 double measure_gemm_rate(const Context& ctx, int threads);
 
 }  // namespace sluice

@@ -68,14 +68,14 @@ void Trainer::plan_memory() {
     bytes = std::max(bytes, runner_->plan(shape.batch()));
     for (Valid& v : p.validation) bytes = std::max(bytes, runner_->plan_score(v.buffer.batch()));
   }
-  Arena update = Arena::plan(Device::cpu);
+  Arena update = Arena::plan(ctx_.device);
   Context plan = ctx_;
   plan.mode = Mode::plan;
   plan.arena = &update;
   optimizer_->clip(plan, nullptr);
   optimizer_->step(plan, nullptr);
   bytes = std::max(bytes, update.peak());
-  arena_ = std::make_unique<Arena>(Device::cpu, bytes);
+  arena_ = std::make_unique<Arena>(ctx_.device, bytes);
   ctx_.arena = arena_.get();
   runner_->use(*arena_);
   const double mib = 1 << 20, weights = double(params_->numel()) * 4;

@@ -19,20 +19,46 @@ StepRunner::StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Rec
       loss_scale_(DType::f64, {1}, ctx.device),
       loss_terms_(DType::f64, {2}, ctx.device) {}
 
+namespace {
+
+// A micro-batch where the ops read it: what the loader filled, or on CUDA a copy of that.
+class BatchOnDevice {
+ public:
+  BatchOnDevice(const Context& ctx, const MicroBatch& batch)
+      : tokens(place(ctx, batch.tokens)),
+        targets(place(ctx, batch.targets)),
+        cu_seqlens(place(ctx, batch.cu_seqlens)) {}
+
+ private:
+  Tensor place(const Context& ctx, const Tensor& t) {
+    if (ctx.device == Device::cpu) return t;
+    const Tensor& to = memory_.emplace_back(scratch(ctx, t.dtype, {t.dim(0)})).view();
+    if (ctx.mode != Mode::plan) copy(t, to);
+    return to;
+  }
+  std::vector<ArenaTensor> memory_;
+
+ public:
+  const Tensor tokens, targets, cu_seqlens;
+};
+
+}  // namespace
+
 StepLoss StepRunner::run(const Context& ctx, const MicroBatch& batch, double loss_scale,
                          Tape::Mode mode, Recompute recompute, Check check, StepStats* stats,
                          const TokenOutputs& outputs, LayerProbe* probe) {
   set_scalar(ctx, loss_scale_.view(), loss_scale);
+  const BatchOnDevice on_device(ctx, batch);
   Tape tape(ctx, params_, mode);
   tape.count_into(stats);
   tape.probe_into(probe);
   if (mode == Tape::Mode::train && ctx.mode != Mode::plan) tape.time_into(times_);
   if (check == Check::finite) tape.report_nonfinite();
   const Var loss = lm_.loss(tape,
-                            {.tokens = batch.tokens,
-                             .targets = batch.targets,
+                            {.tokens = on_device.tokens,
+                             .targets = on_device.targets,
                              .loss_scale = loss_scale_.view(),
-                             .sequences = {batch.cu_seqlens, {}},
+                             .sequences = {on_device.cu_seqlens, {}},
                              .z_loss = z_loss_,
                              .loss_terms = loss_terms_.view(),
                              .nll = outputs.nll,
@@ -40,7 +66,9 @@ StepLoss StepRunner::run(const Context& ctx, const MicroBatch& batch, double los
                             recompute);
   if (mode == Tape::Mode::train) tape.backward(loss);
   if (ctx.mode == Mode::plan) return {};
-  return {loss_terms_.view().as<double>()[0], loss_terms_.view().as<double>()[1]};
+  double terms[2];
+  copy(loss_terms_.view(), make_tensor(terms, DType::f64, Device::cpu, {2}));
+  return {terms[0], terms[1]};
 }
 
 int64_t StepRunner::peak_of(const std::function<void(const Context&)>& pass) const {

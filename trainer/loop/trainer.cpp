@@ -25,20 +25,21 @@ Trainer::Trainer(const Config& config, Folder folder)
     : config_(config),
       lock_(config.run.dir),
       threads_(thread_count(config.run)),
+      ctx_{.threads = &threads_},
+      handles_(device_of(config.run.device), ctx_),
       progress_(config.metrics.log_every_steps),
       schedule_(schedule_parts(config)),
       spikes_(config.train.spike) {
-  ctx_.threads = &threads_;
   if (folder == Folder::fresh) refuse_used_folder();
   with_code(ExitCode::data, [&] { open_data(); });
   with_code(ExitCode::config, [&] {
-    params_ = std::make_unique<PlainStore>(DType::f32);
+    params_ = std::make_unique<PlainStore>(DType::f32, ctx_.device);
     lm_ = std::make_unique<Lm>(config_.model, *params_);
     params_->allocate();
     initialize(*params_, uint64_t(config_.run.seed));
     optimizer_ = std::make_unique<Optimizer>(config_.optim, *params_);
   });
-  stats_ = std::make_unique<StepStats>(*params_);
+  stats_ = std::make_unique<StepStats>(*params_, ctx_.device);
   runner_ = std::make_unique<StepRunner>(
       ctx_, *params_, *lm_, config_.train.recompute == "block" ? Recompute::block : Recompute::none,
       config_.train.z_loss, stats_.get());
@@ -49,9 +50,11 @@ Trainer::Trainer(const Config& config, Folder folder)
                  parts_.front().loader->packing_table());
   plan_memory();
   peak_flops_ = measure_gemm_rate(ctx_, threads_.threads());
-  progress_.note(
-      fmt::format("{} threads, GEMM rate {:.0f} GFLOP/s", threads_.threads(), peak_flops_ / 1e9));
+  progress_.note(fmt::format("{} threads{}, GEMM rate {:.0f} GFLOP/s", threads_.threads(),
+                             ctx_.device == Device::cuda ? cat(", ", gpu_name()) : "",
+                             peak_flops_ / 1e9));
   with_code(ExitCode::checkpoint, [&] { start(); });
+  params_->refresh(ctx_);
 }
 
 ExitCode Trainer::run() {
@@ -117,13 +120,15 @@ void Trainer::train_step() {
   params_->finish_gradients();
   state_.step = updates_ + 1;
   state_.lr = float(lr_after(schedule_, step_));
-  optimizer_->clip(ctx_, &state_);
+  optimizer_->clip(ctx_, device_state_.put(state_));
+  device_state_.take(state_);
   Outcome outcome = judge(loss);
   outcome.data_wait_ms = part.batches->waited_ms() - waited_ms;
-  optimizer_->step(ctx_, &state_);
+  optimizer_->step(ctx_, device_state_.put(state_));
   if (const auto threshold = config_.optim.qk_clip_threshold)
     outcome.heads_clipped = qk_clip(ctx_, *params_, *stats_, *threshold, &state_);
   update_expert_bias(ctx_, *params_, *stats_, config_.model.moe.bias_update_rate, &state_);
+  params_->refresh(ctx_);
   ++step_;
   if (!state_.skip) ++updates_;
   last_loss_ = loss.cross_entropy;
@@ -186,7 +191,9 @@ void Trainer::report(const Outcome& outcome) {
   if (config_.train.z_loss > 0) fields.push_back({"z_loss", outcome.loss.z_loss});
   if (stats_->expert_counts()) append(fields, expert_load(stats_->expert_counts()));
   if (const Tensor& logits = stats_->max_logits()) {
-    const float* s = logits.as<float>();
+    const Buffer on_host(logits.dtype, {logits.dim(0), logits.dim(1)});
+    copy(logits, on_host.view());
+    const float* s = on_host.view().as<float>();
     fields.push_back({"max_attention_logit", *std::max_element(s, s + logits.numel())});
     if (config_.optim.qk_clip_threshold)
       fields.push_back({"qk_clipped_heads", double(outcome.heads_clipped)});

@@ -11,6 +11,7 @@
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/writer.h"
 #include "trainer/loop/config.h"
+#include "trainer/loop/device.h"
 #include "trainer/loop/exit_code.h"
 #include "trainer/loop/signals.h"
 #include "trainer/loop/spikes.h"
@@ -89,6 +90,7 @@ class Trainer {
   RunLock lock_;
   ThreadPool threads_;
   Context ctx_;
+  DeviceHandles handles_;  // that ctx_ points to
   Progress progress_;
   std::vector<OpenPart> parts_;
   std::vector<SchedulePart> schedule_;
@@ -101,6 +103,7 @@ class Trainer {
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<CheckpointWriter> saves_;  // after what it reads
   StepState state_;
+  DeviceState device_state_{ctx_.device};
   SpikeDetector spikes_;
   int64_t step_ = 0;             // done, skipped ones too: the position in data and schedule
   int64_t updates_ = 0;          // of them, those that changed the model: Adam's step

@@ -1,0 +1,41 @@
+// trainer/loop/device.h -- what run.device names, and the handles that a context of it points to.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "kernels/device/stream.h"
+#include "kernels/tensor/buffer.h"
+#include "kernels/tensor/context.h"
+#include "kernels/tensor/step_state.h"
+
+namespace sluice {
+
+// `auto` is the CPU as long as CUDA lacks ops that some model needs.
+Device device_of(const std::string& name);
+
+class DeviceHandles {
+ public:
+  // Completes `ctx` for `device`, which must be there. Its handles live as long as this object.
+  DeviceHandles(Device device, Context& ctx);
+  // Returns when what was queued is done; empty where nothing is queued.
+  std::function<void()> wait() const;
+
+ private:
+  std::unique_ptr<Stream> stream_;
+  std::shared_ptr<CudaGemm> gemm_;  // a shared one needs no complete type where there is no CUDA
+};
+
+// The step state where the device's kernels read and write it: on the CPU the host's own.
+class DeviceState {
+ public:
+  explicit DeviceState(Device device);
+  StepState* put(StepState& host);   // what is to be handed to the ops
+  void take(StepState& host) const;  // what they made of it; waits for them
+
+ private:
+  Buffer memory_;  // none on the CPU
+};
+
+}  // namespace sluice
