@@ -202,7 +202,8 @@ TEST_F(SweepRunTest, AnArrayJobIsWrittenSubmittedOnceAndCollected) {
   script("sbatch", "echo \"$@\" >>" + d + "submitted; echo 77");
   script("squeue", "[ -e " + d + "ended ] || echo \"$@\"");
   script("sluice",
-         "echo \"$@\"; echo '{\"event\":\"done\",\"step\":8}' >$(dirname $2)/metrics.jsonl");
+         "echo \"$@\"; printf '%s\\n' '{\"event\":\"valid.v\",\"step\":8,\"loss\":1}' "
+         "'{\"event\":\"done\",\"step\":8}' >$(dirname $2)/metrics.jsonl");
   const std::string path = getenv("PATH");
   setenv("PATH", (d + ":" + path).c_str(), 1);
   const std::string file = sweep_file(
