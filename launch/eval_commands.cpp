@@ -20,7 +20,10 @@ namespace sluice::launch {
 
 namespace {
 
-constexpr size_t kHaystackBytes = 4 << 20;  // more of a text is not read
+// More of a haystack is not read: enough to draw from, and for the longest row of any tokenizer.
+size_t haystack_bytes(int64_t longest_tokens) {
+  return std::max<size_t>(4 << 20, size_t(longest_tokens) * 32);
+}
 
 int thread_count(const EvalRun& e) {
   return e.threads > 0 ? int(e.threads) : int(std::max(1u, std::thread::hardware_concurrency()));
@@ -155,7 +158,7 @@ void eval_needle(const EvalRun& e, const EvalNeedle& c) {
   with_code(ExitCode::data, [&] {
     const Tokenizer tokenizer = load_tokenizer(s);
     const std::vector<int32_t> haystack =
-        tokenizer.encode(read_text(c.haystack).substr(0, kHaystackBytes));
+        tokenizer.encode(read_text(c.haystack).substr(0, haystack_bytes(longest)));
     const std::vector<Continuation> list = make_needles(tokenizer, haystack, options);
     ProgressBar bar("needles");
     const NeedleGrid grid =

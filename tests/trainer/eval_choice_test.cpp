@@ -101,6 +101,30 @@ TEST_F(EvalChoice, ChoosesByLikelihoodAndByLikelihoodAByte) {
             "\"chosen_normalised\":0,\"correct\":2}");
 }
 
+// What is scored is a letter: how long the choice behind it is does not matter.
+TEST_F(EvalChoice, LettersAreAllOfOneLength) {
+  const auto questions = make_questions(
+      lines("{\"question\":\"Q\",\"choices\":[\"a\",\"quite a long text\"],\"answer\":0}"),
+      {.choice = " {letter}"});
+  DocumentScorer scorer([](const std::vector<int32_t>& d, size_t place) {
+    return DocumentScorer::Token{d[place + 1] == 'B' ? 4.0 : 1.0, -1};
+  });
+  const auto answers = answer_questions(scorer, tokenizer_, questions, 60, test::no_report);
+  EXPECT_EQ(answers[0].chosen, 0);
+  EXPECT_EQ(answers[0].chosen_normalised, 0);
+}
+
+TEST_F(EvalChoice, AScoreThatIsNoNumberIsAnError) {
+  const auto questions =
+      make_questions(lines("{\"question\":\"Q\",\"choices\":[\"a\",\"b\"],\"answer\":0}"), {});
+  DocumentScorer scorer([](const std::vector<int32_t>&, size_t) {
+    return DocumentScorer::Token{std::nan(""), -1};
+  });
+  const std::string e =
+      error_of([&] { answer_questions(scorer, tokenizer_, questions, 60, test::no_report); });
+  EXPECT_NE(e.find("q.jsonl:1: \" a\" has a score of"), std::string::npos) << e;
+}
+
 TEST_F(EvalChoice, StandardErrorOfAShare) {
   EXPECT_DOUBLE_EQ((Accuracy{25, 101}.standard_error()), std::sqrt(25.0 / 101 * 76.0 / 101 / 100));
   EXPECT_EQ((Accuracy{1, 1}.standard_error()), 0);

@@ -95,6 +95,16 @@ TEST_F(EvalMatchFile, GradesWhatAGeneratorWrites) {
             std::string::npos);
 }
 
+TEST_F(EvalMatchFile, AnAnswerThatIsANumberIsThatNumber) {
+  const auto examples =
+      make_examples(lines("{\"A\":0.00001}\n{\"A\":1e20}\n{\"A\":-3}\n{\"A\":2.50}\n"), "?", "A",
+                    AnswerRule::last_number());
+  EXPECT_EQ(examples[0].answer, "0.00001");
+  EXPECT_EQ(examples[1].answer, "100000000000000000000");
+  EXPECT_EQ(examples[2].answer, "-3");
+  EXPECT_EQ(examples[3].answer, "2.5");
+}
+
 // The oracle: a generator that writes the file's own answers, around them what models write.
 TEST_F(EvalMatchFile, PlantedOracleIsAlwaysRight) {
   const char* data = std::getenv("SLUICE_DATA");

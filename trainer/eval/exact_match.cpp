@@ -15,8 +15,11 @@ std::vector<MatchExample> make_examples(const std::vector<JsonLine>& lines,
                                         const AnswerRule& rule) {
   std::vector<MatchExample> examples;
   for (const JsonLine& line : lines) {
-    const std::string text = text_of(line, answer_field);
-    const std::optional<std::string> answer = rule.numeric() ? rule.extract(text) : text;
+    const nlohmann::json& given = field_of(line, answer_field);
+    const std::string text = given.is_number_float() ? fmt::format("{:.12f}", given.get<double>())
+                                                     : text_of(line, answer_field);
+    const std::optional<std::string> answer =
+        rule.numeric() && !given.is_number() ? rule.extract(text) : text;
     if (!answer)
       throw Error(cat(line.where, ": ", answer_field, ": expected a number, got \"",
                       text.substr(0, 60), "\""));

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace sluice {
 
@@ -40,6 +41,12 @@ std::vector<std::string> read_choices(const JsonLine& line, const std::string& f
 
 int64_t best(const std::vector<double>& score) {
   return std::max_element(score.begin(), score.end()) - score.begin();
+}
+
+// Of what was scored, without the blanks that part it from the question.
+double text_bytes(const std::string& continuation) {
+  const size_t blanks = std::min(continuation.find_first_not_of(" \n\t"), continuation.size());
+  return double(std::max<size_t>(continuation.size() - blanks, 1));
 }
 
 }  // namespace
@@ -84,9 +91,11 @@ std::vector<ChoiceAnswer> answer_questions(TokenScorer& scorer, const Tokenizer&
   for (const ChoiceQuestion& q : questions) {
     ChoiceAnswer a;
     std::vector<double> normalised;
-    for (const std::string& choice : q.choices) {
-      a.log_likelihoods.push_back(score++->log_likelihood);
-      normalised.push_back(a.log_likelihoods.back() / double(choice.size()));
+    for (const std::string& scored : q.continuations) {
+      const double ll = score++->log_likelihood;
+      if (!std::isfinite(ll)) throw Error(cat(q.where, ": \"", scored, "\" has a score of ", ll));
+      a.log_likelihoods.push_back(ll);
+      normalised.push_back(ll / text_bytes(scored));
     }
     a.chosen = best(a.log_likelihoods);
     a.chosen_normalised = best(normalised);

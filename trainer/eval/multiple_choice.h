@@ -2,6 +2,7 @@
 //
 //   ll(c) = sum over the tokens of c of log p(token | question, tokens before)
 //   chosen: argmax ll(c);   chosen_normalised: argmax ll(c) / bytes(c);   the first of equals
+// bytes(c): of what is scored, without leading blanks
 //
 // As lm-evaluation-harness's acc and acc_norm (which divides by characters): no letter is asked
 // for unless the templates say so.
