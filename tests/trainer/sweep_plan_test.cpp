@@ -146,5 +146,45 @@ TEST_F(SweepPlanTest, WidthsAreMatched) {
       << moe;
 }
 
+// A target of another length is another target, and no target is resized.
+TEST_F(SweepPlanTest, WidthsAreMatchedToTheTargetOfTheSameAxes) {
+  const SweepPlan p = plan(
+      "variants: [{name: '3:1'}, {name: '0:1', set: {model.ratio: '0:1'}}],\n"
+      "axes: {data.seq_len_tokens: [96, 48]}, match: {what: flops, to: '3:1', tolerance: 0.01}");
+  ASSERT_EQ(p.rows.size(), 4U);
+  for (const size_t target : {0, 1}) {
+    const SweepRow &to = p.rows[target], &row = p.rows[target + 2];
+    EXPECT_EQ(to.matched->after, 32) << to.name;
+    EXPECT_EQ(to.config.data.seq_len_tokens, row.config.data.seq_len_tokens);
+    EXPECT_NEAR(row.model.flops_per_token / to.model.flops_per_token, 1, 0.01) << row.name;
+  }
+  EXPECT_NE(p.rows[0].model.flops_per_token, p.rows[1].model.flops_per_token);
+}
+
+TEST_F(SweepPlanTest, ALadderOfOneComputeAndRunsWithoutMetricsAreRefused) {
+  const std::string same = error("ladder: [{name: s}, {name: m, set: {optim.lr: 1e-4}}]");
+  EXPECT_EQ(same.find("sweep.yaml: ladder: base: all sizes have the same compute, "), 0U) << same;
+  EXPECT_EQ(error("set: {metrics.jsonl: false}"),
+            "sweep.yaml: metrics.jsonl: base has false, expected true: the table is made of it");
+}
+
+TEST_F(SweepPlanTest, VariantsReplaceValuesOfSet) {
+  EXPECT_EQ(plan("set: {optim.lr: 1.0}, variants: [{name: a, set: {optim.lr: 2.0}}]")
+                .rows[0]
+                .config.optim.lr,
+            2.0);
+  EXPECT_EQ(error("set: {optim.lr: 1.0}, axes: {optim.lr: [1.0, 2.0]}"),
+            "sweep.yaml:2:7: optim.lr: given by set and at sweep.yaml:2:40 as optim.lr");
+}
+
+TEST_F(SweepPlanTest, AFurtherLengthOfATaskCanDecide) {
+  EXPECT_EQ(
+      plan("set: {data.tokenizer: tokenizer.json, data.train: [], data.validation: {},\n"
+           "data.task.kind: stack, data.task.validation_lengths_tokens: [48]}, select: task_48")
+          .rows[0]
+          .decides,
+      "task_48");
+}
+
 }  // namespace
 }  // namespace sluice

@@ -18,6 +18,10 @@ ModelSize model_size(const Config& config) {
           .flops_per_token = train_flops_per_token(lm, config.data.seq_len_tokens)};
 }
 
+double training_flops(const Config& config, const ModelSize& size) {
+  return size.flops_per_token * double(config.train.steps * config.train.batch_tokens);
+}
+
 Width solve_width(const std::function<double(int64_t)>& count, double target, int64_t multiple_of,
                   double tolerance) {
   constexpr int64_t kLargest = int64_t(1) << 31;

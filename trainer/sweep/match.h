@@ -14,6 +14,7 @@ struct ModelSize {
   double flops_per_token = 0;  // of training, at data.seq_len_tokens
 };
 ModelSize model_size(const Config& config);
+double training_flops(const Config& config, const ModelSize& size);  // of all steps
 
 struct Width {
   int64_t width = 0;

@@ -45,6 +45,8 @@ class Planner {
     }
     if (plan_.sweep.match) match(*plan_.sweep.match);
     problems_.throw_if_any();
+    check_ladder();
+    problems_.throw_if_any();
     make_runs();
     problems_.throw_if_any();
     check_runs();
@@ -53,7 +55,8 @@ class Planner {
   }
 
  private:
-  // No two places may say what a key is: the last one would win in silence.
+  // No two places may say what a key is: the last one would win in silence. `set` alone is what
+  // variants and sizes start from: they may replace its values.
   void check_keys() {
     const SweepConfig& s = plan_.sweep;
     std::vector<Settings> once;  // a key may be in one of these only
@@ -113,7 +116,8 @@ class Planner {
           append_word(row.law, name_of(chosen));
           append_word(row.name, size.name);
           append_word(row.name, name_of(chosen));
-          row.group = size.name;
+          row.group = row.cell = size.name;
+          append_word(row.cell, name_of(chosen));
           for (const Setting& s : chosen)
             if (overlap(s.key, "data")) append_word(row.group, name_of({s}));
           row.config = config_with(all, {&seeds_.front(), &tunes_.front()});
@@ -137,8 +141,12 @@ class Planner {
     const SweepConfig& s = plan_.sweep;
     std::vector<std::string> sets;
     for (const auto& [name, path] : row.config.data.validation) sets.push_back(name);
-    if (row.config.data.task) sets = {"task"};
+    const auto& task = row.config.data.task;
+    if (task) sets = {"task"};
     if (s.select) {
+      if (task)
+        for (const int64_t length : task->validation_lengths_tokens)
+          sets.push_back(cat("task_", length));
       if (std::find(sets.begin(), sets.end(), *s.select) == sets.end())
         problems_.add(
             cat(file_, ": select: ", row.name, " has no validation set \"", *s.select, "\""));
@@ -173,11 +181,11 @@ class Planner {
     const std::string to = m.to ? *m.to : plan_.rows.front().variant;
     for (size_t i = 0; i < plan_.rows.size(); ++i) {
       SweepRow& row = plan_.rows[i];
+      // Of the same size and axes; the target's own rows keep their width.
       const auto target =
           std::find_if(plan_.rows.begin(), plan_.rows.end(),
-                       [&](const SweepRow& r) { return r.variant == to && r.size == row.size; });
-      if (target == plan_.rows.end())
-        throw Error(cat(file_, ": match.to: there is no variant \"", to, "\""));
+                       [&](const SweepRow& r) { return r.variant == to && r.cell == row.cell; });
+      SLUICE_CHECK(target != plan_.rows.end(), file_, ": match.to: there is no variant ", to);
       const int64_t before = width_of(row.config, m.by);
       if (&row == &*target) {
         row.matched = {before, before, 0};
@@ -216,6 +224,18 @@ class Planner {
     return with_vocabulary(config::load_string_with<Config>(base_text_, base_file_, all));
   }
 
+  // A power law needs sizes of different compute.
+  void check_ladder() {
+    if (plan_.sweep.ladder.size() < 2) return;
+    std::map<std::string, std::set<double>> flops;
+    for (const SweepRow& row : plan_.rows)
+      flops[row.law].insert(training_flops(row.config, row.model));
+    for (const auto& [law, different] : flops)
+      if (different.size() < 2)
+        problems_.add(cat(file_, ": ladder: ", law, ": all sizes have the same compute, ",
+                          *different.begin(), " FLOPs: no power law goes through them"));
+  }
+
   void make_runs() {
     for (size_t i = 0; i < plan_.rows.size(); ++i)
       for (const Settings& tune : tunes_) {
@@ -241,6 +261,9 @@ class Planner {
     std::map<std::string, std::string> by_config, by_name;
     for (size_t i = 0; i < plan_.runs.size(); ++i) {
       const SweepRun& run = plan_.runs[i];
+      if (!run.config.metrics.jsonl)
+        problems_.add(cat(file_, ": metrics.jsonl: ", run.name,
+                          " has false, expected true: the table is made of it"));
       if (!by_name.emplace(run.name, run.name).second)
         problems_.add(cat(file_, ": two runs have the folder ", run.name));
       const auto [same, fresh] = by_config.emplace(essence(run.config), run.name);

@@ -35,6 +35,7 @@ struct SweepRow {
   std::string variant, size;
   std::string law;      // "3:1 data.task.kind=mqar": rows that differ in their size alone
   std::string group;    // size and data: rows that are compared with each other
+  std::string cell;     // size and axes: rows that differ in their variant alone
   std::string decides;  // the validation set that tune and fits go by; empty: neither is asked for
   Config config;        // of its first run
   int64_t vocab_size = 0;
