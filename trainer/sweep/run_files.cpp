@@ -67,8 +67,10 @@ RunMetrics read_metrics(const std::string& run_dir) {
       if (number(j, "skipped") == 0) m.losses.push_back(number(j, "loss"));
       m.tokens_per_second = number(j, "tokens_per_second");
     } else if (event.rfind(valid, 0) == 0) {
+      auto& fields = m.valid[event.substr(valid.size())];
+      fields.clear();  // what this event does not have is not known any more
       for (const auto& [key, value] : j.items())
-        if (value.is_number() && key != "step") m.valid[event.substr(valid.size())][key] = value;
+        if (key != "event" && key != "step") fields[key] = number(j, key.c_str());
     }
   });
   return m;

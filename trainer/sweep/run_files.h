@@ -26,7 +26,8 @@ RunStatus read_status(const std::string& run_dir);  // from the end of the file
 
 struct RunMetrics {
   std::vector<double> losses;                                  // of all steps that were not skipped
-  std::map<std::string, std::map<std::string, double>> valid;  // by set and field, the last ones
+  std::map<std::string, std::map<std::string, double>> valid;  // by set and field, the last ones;
+                                                               // NaN: not finite
   double tokens_per_second = 0;
 };
 RunMetrics read_metrics(const std::string& run_dir);

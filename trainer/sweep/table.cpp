@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <tuple>
 
 #include "configs/schema.h"
 #include "data/tasks/task.h"
@@ -30,7 +32,7 @@ struct Candidate {
   const SweepCandidate* is = nullptr;
   std::vector<std::string> dirs;
   std::vector<RunMetrics> metrics;  // of the runs that are done
-  double loss = 0;                  // their mean, of the set that decides
+  double loss = 0;                  // their mean, of the set that decides; NaN: not finite
 };
 
 class TableMaker {
@@ -73,45 +75,56 @@ class TableMaker {
         here.metrics.push_back(read_metrics(dir));
       }
       if (here.metrics.empty()) continue;
-      here.loss = loss(row, here.metrics).mean;
+      here.loss = loss(row, here.metrics);
       const auto rank = [](const Candidate& x) {
-        return std::pair(-int64_t(x.metrics.size()), x.loss);
+        return std::tuple(-int64_t(x.metrics.size()), !std::isfinite(x.loss),
+                          std::isfinite(x.loss) ? x.loss : 0);
       };
       if (best.metrics.empty() || rank(here) < rank(best)) best = std::move(here);
     }
     return best;
   }
 
-  // What decides between settings, and what fits are of; 0 where neither is asked for.
-  static Mean loss(const SweepRow& row, const std::vector<RunMetrics>& runs) {
-    std::vector<double> x;
+  // What decides between settings, and what fits are of; 0 where neither is asked for, NaN where
+  // it is not finite or was not measured.
+  static double loss(const SweepRow& row, const std::vector<RunMetrics>& runs) {
+    if (row.decides.empty()) return 0;
+    double sum = 0;
     for (const RunMetrics& m : runs) {
-      const auto it = m.valid.find(row.decides);
-      SLUICE_CHECK(row.decides.empty() || it != m.valid.end(), row.name, " has no metrics of ",
-                   row.decides);
-      x.push_back(row.decides.empty() ? 0 : it->second.at("loss"));
+      const auto set = m.valid.find(row.decides);
+      if (set == m.valid.end() || !set->second.contains("loss"))
+        return std::numeric_limits<double>::quiet_NaN();
+      sum += set->second.at("loss");
     }
-    return mean_of(x);
+    return sum / double(runs.size());
   }
 
   void add_row(const SweepRow& row, const Candidate& best) {
     SweepTableRow out{.name = row.name,
-                      .group = row.group,
+                      .variant = row.variant,
                       .tuned = best.is->tuned,
+                      .group = row.group,
+                      .cell = row.cell,
                       .runs = best.dirs,
                       .cells = {}};
+    // Of the runs that it shows: what was tuned is theirs.
+    Config config = plan_.runs[best.is->runs.front()].config;
+    for (const auto& [key, was, is] : config::diff(plan_.base, config))
+      if (key.rfind("run.", 0) != 0) table_.config_differences[row.name][key] = is;
+    config.model.vocab_size = row.vocab_size;
+    const ModelSize size = model_size(config);
     table_.seeds = std::max(table_.seeds, int64_t(best.dirs.size()));
     const auto exact = [&](const std::string& key, double x) { out.cells[key].value = {x, {}, 1}; };
     if (row.matched) {
       exact("width", double(row.matched->after));
       exact("deviation_percent", 100 * row.matched->deviation);
     }
-    exact("parameters", double(row.model.parameters));
-    exact("active_parameters", double(row.model.active_parameters));
-    exact("flops_per_token", row.model.flops_per_token);
-    add_caches(row, exact);
-    if (const auto& task = row.config.data.task)
-      exact("chance", make_task(*task, row.config.data.seq_len_tokens)->facts().chance);
+    exact("parameters", double(size.parameters));
+    exact("active_parameters", double(size.active_parameters));
+    exact("flops_per_token", size.flops_per_token);
+    add_caches(config, exact);
+    if (const auto& task = config.data.task)
+      exact("chance", make_task(*task, config.data.seq_len_tokens)->facts().chance);
     std::map<std::string, std::vector<double>> measured;
     for (const RunMetrics& m : best.metrics) {
       if (!m.losses.empty())
@@ -122,17 +135,20 @@ class TableMaker {
           measured[(field == "loss" ? "valid_ppl." : field + ".") + set].push_back(
               field == "loss" ? std::exp(value) : value);
     }
-    for (const auto& [key, values] : measured) out.cells[key].value = mean_of(values);
-    for (const auto& [key, was, is] : config::diff(plan_.base, row.config))
-      if (key.rfind("run.", 0) != 0) table_.config_differences[row.name][key] = is;
-    laws_[row.law].push_back({compute(row), loss(row, best.metrics).mean});
+    for (const auto& [key, values] : measured) {
+      if (std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); }))
+        out.cells[key].value = mean_of(values);
+      else
+        table_.notes.push_back(cat(row.name, ": ", key, " is not finite"));
+    }
+    if (!row.decides.empty() && !measured.contains("valid_ppl." + row.decides))
+      table_.notes.push_back(cat(row.name, ": ", row.decides, " was not measured"));
+    laws_[row.law].push_back({compute(training_flops(config, size)), loss(row, best.metrics)});
     table_.rows.push_back(std::move(out));
   }
 
   template <class Exact>
-  void add_caches(const SweepRow& row, const Exact& exact) const {
-    Config c = row.config;
-    c.model.vocab_size = row.vocab_size;
+  void add_caches(const Config& c, const Exact& exact) const {
     PlainStore params(DType::f32);
     const Lm lm(c.model, params);
     const GeneratorBytes bytes =
@@ -148,9 +164,7 @@ class TableMaker {
                                         .fill = ContextFill::made_up})["decode_ms"]);
   }
 
-  double compute(const SweepRow& row) const {
-    const TrainSettings& t = row.config.train;
-    const double flops = row.model.flops_per_token * double(t.steps * t.batch_tokens);
+  double compute(double flops) const {
     return plan_.sweep.compute_unit == "flop" ? flops : flops / (1e15 * 86400);
   }
 
@@ -197,36 +211,43 @@ class TableMaker {
         }
   }
 
-  // Within each group, against the best or the baseline.
+  // Against the best of each group, or the baseline of the same size and axes.
   void mark_noise() {
+    const bool baseline = !table_.baseline.empty();
+    const auto peers = [&](const SweepTableRow& r) { return baseline ? r.cell : r.group; };
     for (const SweepColumn& c : table_.columns) {
       if (c.better == Better::neither) continue;
       std::map<std::string, const SweepTableRow*> best;
       const auto value = [&](const SweepTableRow& r) { return r.cells.at(c.key).value; };
       for (const SweepTableRow& r : table_.rows) {
         if (!r.cells.contains(c.key)) continue;
-        const SweepTableRow*& b = best[r.group];
-        const bool is_baseline = !table_.baseline.empty() && variant_of(r) == table_.baseline;
-        if (is_baseline || (table_.baseline.empty() &&
-                            (!b || (c.better == Better::lower ? value(r).mean < value(*b).mean
-                                                              : value(r).mean > value(*b).mean))))
-          b = &r;
+        const SweepTableRow*& b = best[peers(r)];
+        const bool better = !b || (c.better == Better::lower ? value(r).mean < value(*b).mean
+                                                             : value(r).mean > value(*b).mean);
+        if (baseline ? r.variant == table_.baseline : better) b = &r;
       }
       for (SweepTableRow& r : table_.rows)
-        if (const SweepTableRow* b = best[r.group]; b && b != &r && r.cells.contains(c.key))
+        if (const SweepTableRow* b = best[peers(r)]; b && b != &r && r.cells.contains(c.key))
           r.cells[c.key].ns = within_noise(value(r), value(*b));
     }
-  }
-  std::string variant_of(const SweepTableRow& row) const {
-    for (const SweepRow& r : plan_.rows)
-      if (r.name == row.name) return r.variant;
-    return "";
   }
 
   void add_fits() {
     if (plan_.sweep.ladder.empty()) return;
-    for (const auto& [name, points] : laws_)
-      if (points.size() >= 2) table_.fits.push_back({name, fit_power_law(points), points});
+    for (auto& [name, points] : laws_) {
+      const size_t dropped = std::erase_if(points, [](const auto& p) {
+        return !std::isfinite(p.first) || !std::isfinite(p.second);
+      });
+      if (dropped > 0)
+        table_.notes.push_back(
+            cat(name, ": ", dropped, " sizes without a finite loss are not in its power law"));
+      if (points.size() < 2) continue;
+      try {
+        table_.fits.push_back({name, fit_power_law(points), points});
+      } catch (const Error& e) {
+        table_.notes.push_back(cat(name, " has no power law: ", e.what()));
+      }
+    }
   }
 
   const SweepPlan& plan_;

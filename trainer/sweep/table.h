@@ -25,7 +25,9 @@ struct SweepCell {
   bool ns = false;  // from the best, or the baseline, by less than the noise
 };
 struct SweepTableRow {
-  std::string name, group, tuned;
+  std::string name, variant, tuned;
+  std::string group;                       // rows that are compared with each other
+  std::string cell;                        // rows that are compared with the baseline
   std::vector<std::string> runs;           // folders
   std::map<std::string, SweepCell> cells;  // by column; what there is
 };

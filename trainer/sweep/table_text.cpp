@@ -143,8 +143,11 @@ nlohmann::ordered_json to_json(const SweepTable& t) {
                          {"spread", optional_number(cell->value.standard_error)},
                          {"n", cell->value.n},
                          {"ns", cell->ns}};
-    j["rows"].push_back(
-        {{"variant", row.name}, {"tuned", row.tuned}, {"runs", row.runs}, {"values", values}});
+    j["rows"].push_back({{"variant", row.name},
+                         {"group", row.group},
+                         {"tuned", row.tuned},
+                         {"runs", row.runs},
+                         {"values", values}});
   }
   for (const FailedRun& f : t.failed) j["failed"].push_back({{"run", f.run}, {"why", f.why}});
   for (const SweepFit& f : t.fits)
