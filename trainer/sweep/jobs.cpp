@@ -11,7 +11,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <deque>
 #include <thread>
 
 #include "trainer/checkpoint/run_lock.h"
@@ -45,6 +44,8 @@ std::string reason(int status, const std::string& dir) {
   return cat("exit code ", code, ": ", last_line(log_file(dir)));
 }
 
+constexpr double kLockSeconds = 60;  // a run whose folder is locked for longer has failed
+
 class Jobs {
  public:
   Jobs(const SweepPlan& plan, int at_once, const RunChild& child)
@@ -56,10 +57,11 @@ class Jobs {
 
   JobsEnd run() {
     const StopSignals signals;
+    signal(SIGCHLD, SIG_DFL);  // a caller that ignores it leaves no exit code to wait for
     for (const SweepRun& run : plan_.runs) look_at(run);
     double shown = 0, told = 0;
     while (!running_.empty() || (!waiting_.empty() && end_.signal == 0)) {
-      while (end_.signal == 0 && !waiting_.empty() && int(running_.size()) < at_once_) start();
+      if (end_.signal == 0) start_waiting();
       reap();
       if (end_.signal == 0) end_.signal = signals.received();
       const double now = monotonic_seconds();
@@ -77,6 +79,10 @@ class Jobs {
   }
 
  private:
+  struct Waiting {
+    const SweepRun* run;
+    double locked_since = 0;  // seconds; 0: it was not
+  };
   struct Running {
     pid_t pid;
     const SweepRun* run;
@@ -86,7 +92,7 @@ class Jobs {
     const RunStatus s = read_status(plan_.run_dir(run));
     if (s.state == RunStatus::State::done) return display_.ended(run, "done before");
     if (s.state == RunStatus::State::stopped) return failed(run, "not finite: " + s.why);
-    waiting_.push_back(&run);
+    waiting_.push_back({&run});
   }
 
   void failed(const SweepRun& run, const std::string& why) {
@@ -94,47 +100,70 @@ class Jobs {
     display_.ended(run, "FAILED: " + why);
   }
 
-  // The cores are shared among those that run from now on: the last ones get more.
-  void start() {
-    const SweepRun& run = *waiting_.front();
-    waiting_.pop_front();
-    const std::string dir = plan_.run_dir(run);
-    wait_for_lock(dir);
-    const int sharing = std::min(at_once_, int(running_.size() + waiting_.size()) + 1);
+  // As many as there is room for, in order. One whose folder is locked waits for another turn: a
+  // child of an earlier sweep may still be saving.
+  void start_waiting() {
+    for (size_t i = 0; i < waiting_.size() && int(running_.size()) < at_once_;) {
+      Waiting& w = waiting_[i];
+      const SweepRun& run = *w.run;
+      if (const std::string lock = locked(run); lock.empty()) {
+        start(run);
+      } else {
+        const double now = monotonic_seconds();
+        if (w.locked_since == 0) w.locked_since = now;
+        if (now - w.locked_since < kLockSeconds) {
+          ++i;
+          continue;
+        }
+        failed(run, lock);
+      }
+      waiting_.erase(waiting_.begin() + int64_t(i));
+    }
+  }
+
+  // All runs of a sweep have the same number of threads, or their tokens/s would say nothing.
+  void start(const SweepRun& run) {
     std::fflush(nullptr);  // or both would print it
     const pid_t parent = getpid(), pid = fork();
     SLUICE_CHECK(pid >= 0, "fork: ", std::strerror(errno));
-    if (pid == 0) become(dir, parent, std::max(1, cores_ / sharing), child_);
+    if (pid == 0) become(plan_.run_dir(run), parent, std::max(1, cores_ / at_once_), child_);
     running_.push_back({pid, &run});
   }
 
-  // A child of an earlier sweep may still be saving.
-  void wait_for_lock(const std::string& dir) {
-    for (int tries = 0;; ++tries) {
-      try {
-        const RunLock free(dir);
-        return;
-      } catch (const Error&) {
-        if (tries == 600) throw;
-        std::this_thread::sleep_for(std::chrono::milliseconds(100));
-      }
+  std::string locked(const SweepRun& run) const {
+    try {
+      const RunLock free(plan_.run_dir(run));
+      return "";
+    } catch (const Error& e) {
+      return e.what();
     }
   }
 
   void reap() {
     for (size_t i = running_.size(); i-- > 0;) {
       int status = 0;
-      if (waitpid(running_[i].pid, &status, WNOHANG) == 0) continue;
+      const pid_t pid = waitpid(running_[i].pid, &status, WNOHANG);
+      if (pid == 0) continue;
       const SweepRun& run = *running_[i].run;
+      SLUICE_CHECK(pid > 0, "waitpid: ", run.name, ": ", std::strerror(errno));
       running_.erase(running_.begin() + int64_t(i));
-      const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-      if (code == 0)
-        display_.ended(run, "done");
-      else if (end_.signal != 0 && code == int(ExitCode::requeue))
-        display_.ended(run, "saved");
-      else
-        failed(run, reason(status, plan_.run_dir(run)));
+      reaped(run, status);
     }
+  }
+
+  void reaped(const SweepRun& run, int status) {
+    const std::string dir = plan_.run_dir(run);
+    const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    if (code == 0 && read_status(dir).state == RunStatus::State::done)
+      display_.ended(run, "done");
+    else if (code == 0)
+      failed(run, "exit code 0, but metrics.jsonl does not say that it is done");
+    else if (end_.signal != 0 && code == int(ExitCode::requeue))
+      display_.ended(run, "saved");
+    else if (end_.signal != 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM)
+      display_.ended(run, "stopped before its first step");  // it had no handler yet
+    else
+      failed(run, reason(status, dir));
   }
 
   std::vector<const SweepRun*> running() const {
@@ -147,7 +176,7 @@ class Jobs {
   const RunChild& child_;
   const int cores_, at_once_;
   JobsDisplay display_;
-  std::deque<const SweepRun*> waiting_;
+  std::vector<Waiting> waiting_;
   std::vector<Running> running_;
   JobsEnd end_;
 };

@@ -21,7 +21,7 @@ struct JobsEnd {
   int signal = 0;  // that ended the sweep; all runs have saved
 };
 
-// Runs what is not finished, `at_once` (0: one a core) at a time, the cores shared among them. A
+// Runs what is not finished, `at_once` (0: one a core) at a time, cores / at_once threads each. A
 // run that fails is reported and leaves the others alone. Children end with this process, whatever
 // ends it: they get SIGTERM, save, and go on in the next call.
 JobsEnd run_jobs(const SweepPlan& plan, int at_once, const RunChild& child);
