@@ -248,5 +248,60 @@ TEST_F(SweepRunTest, ALadderHasItsPowerLaw) {
                    last["valid_ppl.v"]["mean"].get<double>());
 }
 
+// A folder that another process holds leaves the others alone, and its run waits. SIGCHLD ignored
+// by the caller changes nothing.
+TEST_F(SweepRunTest, ALockedRunWaitsForItsTurn) {
+  const std::string file = sweep_file("variants: [{name: a}, {name: b, set: {optim.lr: 1e-4}}]");
+  const std::string held = dir_ / "sweep/runs/a", other = dir_ / "sweep/runs/b/metrics.jsonl";
+  fflush(nullptr);
+  const pid_t holder = fork();
+  if (holder == 0) {
+    const RunLock lock(held);
+    for (int ms = 0; ms < 30000 && read(other).find("\"done\"") == std::string::npos; ++ms)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    _exit(0);
+  }
+  while (!fs::exists(held + "/lock")) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const auto before = signal(SIGCHLD, SIG_IGN);
+  EXPECT_EQ(sweep(file), ExitCode::done) << printed_;
+  signal(SIGCHLD, before);
+  EXPECT_NE(printed_.find("1/2  b"), std::string::npos) << printed_;
+  EXPECT_NE(printed_.find("2/2  a"), std::string::npos) << printed_;
+  EXPECT_EQ(result()["rows"].size(), 2U);
+  waitpid(holder, nullptr, 0);
+}
+
+TEST_F(SweepRunTest, ARunIsDoneIfItsMetricsSaySo) {
+  ::testing::internal::CaptureStdout();
+  const ExitCode code =
+      run_sweep({.file = sweep_file(""), .set = {}}, [](const std::string&, int) { _exit(0); });
+  const std::string printed = ::testing::internal::GetCapturedStdout();
+  EXPECT_EQ(code, ExitCode::error) << printed;
+  EXPECT_NE(printed.find("metrics.jsonl does not say that it is done"), std::string::npos)
+      << printed;
+}
+
+// A squeue that fails for another reason than the job's absence does not submit it twice.
+TEST_F(SweepRunTest, AFailingSqueueIsNoAnswer) {
+  const auto script = [&](const std::string& name, const std::string& text) {
+    std::ofstream(dir_ / name) << "#!/bin/bash\n" << text << "\n";
+    fs::permissions(dir_ / name, fs::perms::owner_all);
+  };
+  const std::string d = dir_.string() + "/", path = getenv("PATH");
+  script("sbatch", "echo again >>" + d + "submitted; echo '77;cluster'");
+  script("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1");
+  setenv("PATH", (d + ":" + path).c_str(), 1);
+  const std::string file = sweep_file("parallel_runs: slurm");
+  EXPECT_EQ(sweep(file), ExitCode::requeue) << printed_;
+  EXPECT_EQ(read(d + "sweep/slurm/job"), "77");
+  EXPECT_EQ(sweep(file), ExitCode::requeue) << printed_;
+  EXPECT_EQ(read(d + "submitted"), "again\n");
+  EXPECT_NE(printed_.find("Unable to contact slurm controller"), std::string::npos) << printed_;
+  script("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1");
+  EXPECT_EQ(sweep(file), ExitCode::requeue) << printed_;
+  EXPECT_EQ(read(d + "submitted"), "again\nagain\n");
+  setenv("PATH", path.c_str(), 1);
+}
+
 }  // namespace
 }  // namespace sluice

@@ -15,22 +15,36 @@ namespace sluice {
 
 namespace fs = std::filesystem;
 
-// The first line that a command prints; empty if it fails, or is not there.
-static std::string first_line_of(const std::string& command) {
-  FILE* out = popen((command + " 2>/dev/null").c_str(), "r");
+static std::string quoted(const std::string& text) {
+  std::string out = "'";
+  for (const char c : text) out += c == '\'' ? "'\\''" : std::string(1, c);
+  return out + "'";
+}
+
+struct Answer {
+  std::string line;  // the first one
+  bool ok = false;   // exit code 0
+};
+static Answer ask(const std::string& command) {
+  FILE* out = popen(command.c_str(), "r");
   SLUICE_CHECK(out, command);
   std::array<char, 512> line{};
   const bool got = fgets(line.data(), int(line.size()), out) != nullptr;
   while (fgetc(out) != EOF) {
   }
   const std::string text = got ? std::string(line.data()) : "";
-  return pclose(out) == 0 ? text.substr(0, text.find('\n')) : "";
+  return {text.substr(0, text.find('\n')), pclose(out) == 0};
 }
 
-static std::string quoted(const std::string& text) {
-  std::string out = "'";
-  for (const char c : text) out += c == '\'' ? "'\\''" : std::string(1, c);
-  return out + "'";
+// A squeue that fails says nothing about the job, unless it no longer knows it.
+static bool is_gone(const std::string& job) {
+  const std::string squeue = "squeue -h -j " + quoted(job);
+  const Answer a = ask(squeue + " 2>/dev/null");
+  if (a.ok) return a.line.empty();
+  const std::string why = ask(squeue + " 2>&1 >/dev/null").line;
+  if (why.find("Invalid job id") != std::string::npos) return true;
+  fmt::print("squeue failed: {}\n", why);
+  return false;
 }
 
 // `tasks` has a folder a line. The shell waits beside the run: it hears Slurm's signal, passes it
@@ -60,6 +74,7 @@ static std::string script(const SweepPlan& plan, const std::string& program, siz
          "code=$?\n"
          "while kill -0 $pid 2>/dev/null; do wait $pid; code=$?; done  # a signal ends a wait "
          "early\n"
+         "wait $pid; code=$?  # it may end between a signal and the loop\n"
          "[ $code -ne 75 ] || scontrol requeue \"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID\"\n"
          "exit $code\n";
 }
@@ -91,7 +106,7 @@ ArrayJob submit_array(const SweepPlan& plan, const std::string& program) {
   const std::string folder = plan.sweep.dir + "/slurm", number = folder + "/job";
   fs::create_directories(folder);
   const std::string before = fs::exists(number) ? read_text(number) : "";
-  if (!before.empty() && !first_line_of("squeue -h -j " + quoted(before)).empty()) {
+  if (!before.empty() && !is_gone(before)) {
     fmt::print("job {} is queued or runs\n", before);
     return job;
   }
@@ -99,8 +114,9 @@ ArrayJob submit_array(const SweepPlan& plan, const std::string& program) {
   replace_text(list, tasks);
   replace_text(array, script(plan, program, job.waiting, list));
   fmt::print("sbatch {}\n", array);
-  const std::string id = first_line_of("sbatch --parsable " + quoted(array));
-  if (id.empty()) {
+  const Answer submitted = ask("sbatch --parsable " + quoted(array) + " 2>/dev/null");
+  const std::string id = submitted.line.substr(0, submitted.line.find(';'));  // ID or ID;CLUSTER
+  if (!submitted.ok || id.empty()) {
     fmt::print(
         "not submitted: sbatch is not there, or failed. Run the line above, and this command "
         "again for the table\n");
