@@ -23,12 +23,17 @@ function sweep_sections() {
   });
 }
 
+// Of each group: rows of other sizes or other data are not compared.
 function best_rows(c, column) {
   if (column.better !== "lower" && column.better !== "higher") return [];
   const sign = column.better === "lower" ? 1 : -1;
-  const means = c.rows.map((r) => (value_of(r, column) ? sign * value_of(r, column).mean : NaN)).filter(finite);
-  const best = Math.min(...means);
-  return c.rows.filter((r) => value_of(r, column) && sign * value_of(r, column).mean === best);
+  const score = (r) => (value_of(r, column) ? sign * value_of(r, column).mean : NaN);
+  const best = {};
+  for (const r of c.rows) {
+    const group = r.group || "";
+    if (finite(score(r)) && !(best[group] <= score(r))) best[group] = score(r);
+  }
+  return c.rows.filter((r) => score(r) === best[r.group || ""]);
 }
 
 function sweep_table(node, c) {
@@ -40,7 +45,7 @@ function sweep_table(node, c) {
       finite(v.spread) ? h("span", { class: "spread" }, ` \u00b1 ${fixed(v.spread, col.digits)}`) : null,
       v.ns ? h("span", { class: "spread" }, " n.s.") : null);
   })]));
-  const seeds = [...new Set(c.rows.flatMap((r) => Object.values(r.values || {}).map((v) => v.n)))].filter(finite).sort((a, b) => a - b);
+  const seeds = [...new Set(c.rows.map((r) => (r.runs || []).length))].filter((n) => n > 0).sort((a, b) => a - b);
   const runs_text = seeds.length ? `${seeds.length > 1 ? `${seeds[0]} to ${seeds[seeds.length - 1]}` : seeds[0]} ${seeds[seeds.length - 1] === 1 ? "seed" : "seeds"} a variant. ` : "";
   const ns = c.rows.some((r) => Object.values(r.values || {}).some((v) => v.ns));
   const tuned = c.rows.filter((r) => r.tuned).map((r) => `${r.variant}: ${r.tuned}`);
