@@ -174,7 +174,7 @@ TEST_F(SweepPlanTest, VariantsReplaceValuesOfSet) {
                 .config.optim.lr,
             2.0);
   EXPECT_EQ(error("set: {optim.lr: 1.0}, axes: {optim.lr: [1.0, 2.0]}"),
-            "sweep.yaml:2:7: optim.lr: given by set and at sweep.yaml:2:40 as optim.lr");
+            "sweep.yaml:2:7: optim.lr: given by set and at sweep.yaml:2:41 as optim.lr");
 }
 
 TEST_F(SweepPlanTest, AFurtherLengthOfATaskCanDecide) {

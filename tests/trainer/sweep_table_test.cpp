@@ -2,6 +2,8 @@
 // not finite, settings that differ, sizes, baselines.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/support/tiny_sweep.h"
 #include "trainer/sweep/table.h"
 
