@@ -9,19 +9,12 @@
 #include "configs/schema.h"
 #include "data/tasks/task.h"
 #include "data/tokenizer/tokenizer.h"
-#include "trainer/loop/exit_code.h"
+#include "trainer/sweep/plan_checks.h"
 #include "trainer/sweep/settings.h"
 
 namespace sluice {
 
 namespace {
-
-ExitError missing(const std::set<std::string>& files, const SweepConfig& sweep) {
-  std::string text = "data is missing:";
-  for (const std::string& path : files) text += "\n  " + path;
-  if (!sweep.prepare.empty()) text += "\nmake it with: " + sweep.prepare;
-  return {ExitCode::data, text};
-}
 
 class Planner {
  public:
@@ -167,7 +160,7 @@ class Planner {
     }
     int64_t& size = vocabulary_[c.data.tokenizer];
     if (size == 0 && !std::filesystem::exists(c.data.tokenizer))
-      throw missing({c.data.tokenizer}, plan_.sweep);
+      throw missing_data({c.data.tokenizer}, plan_.sweep);
     if (size == 0) size = Tokenizer::load(c.data.tokenizer).vocab_size();
     c.model.vocab_size = size;
     return c;
@@ -276,30 +269,6 @@ class Planner {
     }
   }
 
-  // The config without what changes no result, and without keys that nothing reads.
-  static std::string essence(Config c) {
-    c.run.name = c.run.dir = "";
-    c.metrics = {};
-    c.checkpoint = {};
-    LmConfig& m = c.model;
-    m.layers = m.pattern();
-    m.ratio = m.linear = m.full = "";
-    const auto has = [&](const std::string& kind) {
-      return std::find(m.layers.begin(), m.layers.end(), kind) != m.layers.end();
-    };
-    if (!has("kda") && !has("gdn") && !has("mamba2")) m.kda = {};
-    if (!has("mla")) m.mla = {};
-    if (m.mla.use_nope) m.mla.rope_theta = MlaConfig{}.rope_theta;
-    if (m.ffn == "dense") m.moe = {};
-    if (c.optim.kind == "adamw") c.optim.muon = {};
-    if (auto& task = c.data.task) {
-      if (task->kind != "palindrome") task->palindrome = {};
-      if (task->kind != "mqar") task->mqar = {};
-      if (task->kind != "stack") task->stack = {};
-    }
-    return config::print(c);
-  }
-
   std::string file_, base_file_, base_text_;
   SweepPlan plan_;
   SweepProblems problems_;
@@ -309,19 +278,6 @@ class Planner {
 };
 
 }  // namespace
-
-void check_data(const SweepPlan& plan) {
-  std::set<std::string> files;
-  for (const SweepRow& row : plan.rows) {
-    const DataConfig& d = row.config.data;
-    if (d.task) continue;
-    files.insert(d.tokenizer);
-    for (const DataSource& s : d.train) files.insert(s.path);
-    for (const auto& [name, path] : d.validation) files.insert(path);
-  }
-  std::erase_if(files, [](const std::string& path) { return std::filesystem::exists(path); });
-  if (!files.empty()) throw missing(files, plan.sweep);
-}
 
 SweepPlan plan_sweep(const std::string& file, const std::vector<std::string>& overrides) {
   return Planner(file, overrides).plan();
