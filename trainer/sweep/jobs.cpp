@@ -52,7 +52,7 @@ class Jobs {
       : plan_(plan),
         child_(child),
         cores_(int(std::max(1u, std::thread::hardware_concurrency()))),
-        at_once_(at_once > 0 ? at_once : cores_),
+        at_once_(std::min(at_once > 0 ? at_once : cores_, std::max(1, int(plan.runs.size())))),
         display_(plan) {}
 
   JobsEnd run() {
