@@ -77,20 +77,17 @@ static std::vector<std::string> expand(const std::string& path) {
   return files;
 }
 
-static InputFile identify(const std::string& path) {
-  InputFile file{.path = path, .format = format_of(path)};
+// What a pipe gives can be read once only, so it is not even opened here.
+static InputFile identify(const std::string& path, const struct stat& st) {
+  InputFile file{.path = path, .format = format_of(path), .stream = !S_ISREG(st.st_mode)};
+  if (file.stream) return file;
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) throw Error(cat(path, ": ", std::strerror(errno)));
-  struct stat st {};
   std::string head(1 << 16, '\0');
-  ssize_t n = fstat(descriptor, &st);
-  const bool file_proper =
-      n == 0 && S_ISREG(st.st_mode);  // what a pipe gives can be read once only
-  if (file_proper) n = read(descriptor, head.data(), head.size());
+  const ssize_t n = read(descriptor, head.data(), head.size());
   const int why = errno;
   close(descriptor);
   if (n < 0) throw Error(cat(path, ": byte 0: ", std::strerror(why)));
-  if (!file_proper) return file;
   file.bytes = int64_t(st.st_size);
   file.modified_ns = int64_t(st.st_mtim.tv_sec) * 1'000'000'000 + st.st_mtim.tv_nsec;
   file.head_crc = uint32_t(crc32_z(0, reinterpret_cast<const Bytef*>(head.data()), size_t(n)));
@@ -99,13 +96,17 @@ static InputFile identify(const std::string& path) {
 
 std::vector<InputFile> find_inputs(const std::vector<std::string>& paths, TextFormat stdin_format) {
   std::vector<InputFile> inputs;
-  std::set<std::string> seen;
+  std::set<std::pair<dev_t, ino_t>> seen;
   for (const std::string& given : paths)
     for (const std::string& path : expand(given)) {
-      inputs.push_back(path == "-" ? InputFile{.path = path, .format = stdin_format}
-                                   : identify(path));
-      if (!seen.insert(path == "-" ? path : fs::canonical(path).string()).second)
+      const bool standard = path == "-";
+      struct stat st {};
+      if ((standard ? fstat(STDIN_FILENO, &st) : stat(path.c_str(), &st)) != 0)
+        throw Error(cat(standard ? "standard input" : path, ": ", std::strerror(errno)));
+      if (!seen.insert({st.st_dev, st.st_ino}).second)
         throw Error(cat(path, ": this input is named twice"));
+      inputs.push_back(standard ? InputFile{.path = path, .format = stdin_format, .stream = true}
+                                : identify(path, st));
     }
   return inputs;
 }

@@ -1,9 +1,11 @@
 // tests/data/text_test.cpp -- documents from files of every kind, what is held out, and the n-gram
 // by hand.
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmath>
 #include <filesystem>
+#include <thread>
 
 #include "data/text/documents.h"
 #include "data/text/ngram.h"
@@ -125,11 +127,28 @@ TEST_F(TextTest, InputsThatAreNotThere) {
   expect_contains(refused({folder_ / "*.txt"}), {"*.txt: this pattern matches no file"});
   put_bytes(folder_ / "a.txt", "a");
   expect_contains(refused({folder_ / "a.txt", folder_ / "a*"}), {"a.txt", "named twice"});
+  fs::create_hard_link(folder_ / "a.txt", folder_ / "link.txt");
+  expect_contains(refused({folder_ / "a.txt", folder_ / "link.txt"}), {"link.txt", "named twice"});
   fs::create_symlink("loop.txt", folder_ / "loop.txt");
   expect_contains(refused({folder_ / "loop.txt"}), {"loop.txt: Too many levels"});
   expect_contains(refused({"/proc/self/mem"}), {"/proc/self/mem: byte 0: "});
   fs::permissions(folder_ / "a.txt", fs::perms::none);
   if (geteuid() != 0) expect_contains(refused({folder_ / "a.txt"}), {"a.txt: Permission denied"});
+}
+
+// A pipe by a name, and one that has none (as the shell's process substitution makes it).
+TEST_F(TextTest, PipesAreOpenedOnce) {
+  const std::string path = folder_ / "pipe.txt";
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  std::thread writer([&] { put_bytes(path, "of a pipe"); });
+  EXPECT_EQ(read_all({path}), Texts{"of a pipe"});
+  writer.join();
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  ASSERT_EQ(write(ends[1], "no name", 7), 7);
+  close(ends[1]);
+  EXPECT_EQ(read_all({cat("/dev/fd/", ends[0])}), Texts{"no name"});
+  close(ends[0]);
 }
 
 // Cut anywhere, and with any bit flipped: an error or the same text, never another.
