@@ -55,10 +55,24 @@ class Lengths {  // of documents, in tokens
 void verify(const ShardReader& shard) {
   Progress bar("verified");
   std::vector<int32_t> tokens(static_cast<size_t>(kShardChunk));
+  std::vector<int64_t> offsets;
+  int64_t document = 1;  // of the offsets, the first above `at`
   const int64_t width = shard.info().vocab_size <= 65536 ? 2 : 4;
   for (int64_t at = 0; at < shard.tokens(); at += kShardChunk) {
     const int64_t n = std::min(kShardChunk, shard.tokens() - at);
     shard.read(at, n, tokens.data());
+    // The chunk's documents, by the table of chunks, are all that end in it.
+    const std::vector<int64_t> ends = shard.document_ends(at, at + n);
+    const auto count = int64_t(ends.size());
+    offsets.resize(size_t(std::min(count + 1, shard.documents() + 1 - document)));
+    shard.read_offsets(document, int64_t(offsets.size()), offsets.data());
+    const auto is_end = [&](int64_t offset) { return offset <= at + n; };
+    const int64_t want = std::count_if(offsets.begin(), offsets.end(), is_end);
+    if (count != want || !std::equal(ends.begin(), ends.end(), offsets.begin()))
+      throw Error(cat(shard.path(), ": chunk_documents: tokens ", at, " to ", at + n,
+                      ": expected the ends of documents that document_offsets has there, found "
+                      "others"));
+    document += count;
     bar.show(at + n, shard.tokens(), width * (at + n));
   }
 }

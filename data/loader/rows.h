@@ -76,8 +76,8 @@ class ShardRows : public Rows {
 };
 
 // The documents of a shard, whole where they fit into a row, packed by best fit within windows of
-// consecutive ones. What is kept is four bytes a row and the windows' beginnings; a window is
-// planned again when a row of it is read.
+// consecutive ones. What is kept is eight bytes a document (the reader's offsets), four a row, and
+// the windows' beginnings; a window is planned again when a row of it is read.
 class PackedRows : public Rows {
  public:
   PackedRows(std::shared_ptr<const ShardReader> reader, int64_t seq_len_tokens);
