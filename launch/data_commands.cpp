@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <thread>
 
 #include "data/encode/count_words.h"
@@ -79,18 +80,31 @@ void train_tokenizer(const TrainTokenizer& c) {
   with_code(ExitCode::data, [&] { train(c); });
 }
 
-void import_tokenizer(const ImportTokenizer& c) {
+static void import_tiktoken(const ImportTokenizer& c) {
   std::vector<std::pair<int32_t, std::string>> specials;
   for (const std::string& s : c.specials) {
     const size_t digits = s.find_first_not_of("0123456789");
     if (digits == 0 || digits > 8 || digits == s.npos || s[digits] != '=' || digits + 1 == s.size())
-      throw Error("--special: expected ID=TEXT, got \"" + s + "\"");
+      throw ExitError(ExitCode::config, "--special: expected ID=TEXT, got \"" + s + "\"");
     specials.emplace_back(std::stoi(s), s.substr(digits + 1));
   }
   const Tokenizer tokenizer = Tokenizer::load_tiktoken(c.input, c.pattern, specials);
   tokenizer.save(c.out);
   fmt::print("{}: {} tokens, {} merges, {} special\n", c.out, tokenizer.vocab_size(),
              tokenizer.merges().by_rank().size(), specials.size());
+}
+
+void import_tokenizer(const ImportTokenizer& c) {
+  with_code(ExitCode::data, [&] { import_tiktoken(c); });
+}
+
+// The same file by two names, whether it is there or not.
+static bool same_file(const std::string& a, const std::string& b) {
+  namespace fs = std::filesystem;
+  std::error_code failed, failed_too;
+  const fs::path one = fs::weakly_canonical(fs::absolute(a, failed), failed),
+                 two = fs::weakly_canonical(fs::absolute(b, failed_too), failed_too);
+  return a == b || (!failed && !failed_too && one == two);
 }
 
 static void report(const std::string& path, const EncodeProgress& shard) {
@@ -128,7 +142,8 @@ static int run_encode(const Encode& c) {
 int encode(const Encode& c) {
   need_arguments((hold_out_of(c.input).by != HoldOut::By::nothing) == !c.valid_out.empty(),
                  kTogether);
-  need_arguments(c.out != c.valid_out, "--out and --valid-out: expected two files");
+  need_arguments(c.valid_out.empty() || !same_file(c.out, c.valid_out),
+                 "--out and --valid-out: expected two files");
   return with_code(ExitCode::data, [&] { return run_encode(c); });
 }
 

@@ -1,6 +1,7 @@
 // data/encode/count_words.cpp -- a table a block, added up in order.
 #include "data/encode/count_words.h"
 
+#include "data/encode/cut_check.h"
 #include "data/encode/pipeline.h"
 #include "data/text/documents.h"
 #include "data/tokenizer/pretokenizer.h"
@@ -16,10 +17,12 @@ CountedWords count_words(const std::vector<InputFile>& inputs, const TextOptions
   };
   BlockReader reader(inputs, options, hold_out);
   const PreTokenizer cut(pattern);
+  const CutCheck check_cut(pattern);
   const auto make_worker = [&] {
     return [&, matcher = std::make_unique<PreTokenizer::Matcher>(cut)](const Block& block) {
       Counted out{.words = {}, .file_bytes = block.file_bytes};
       for_each_piece(block, inputs, options, hold_out, [&](const Piece& p) {
+        check_cut(p, block, inputs);
         if (p.held_out) return;
         out.words.documents += p.begins;
         out.words.text_bytes += int64_t(p.text.size());

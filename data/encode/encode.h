@@ -34,15 +34,12 @@ struct EncodeResult {
   EncodeProgress kept, held_out;  // of the shards
 };
 
-// The pre-tokenizers for which last_safe_cut() is right. A document longer than a block needs one.
-constexpr const char* kCuttablePatterns[] = {"gpt2",  "qwen2", "cl100k",
-                                             "o200k", "kimi",  "deepseek-v3"};
-
 ShardInfo shard_info(const Tokenizer& tokenizer);
 
 // Equal inputs, options and tokenizer make equal files, to the byte, whatever `threads` is and
-// however often it was killed. An error leaves nothing behind; only an interruption (stop() became
-// true, a kill) leaves OUT.partial.
+// however often it was killed. An error of the inputs leaves nothing behind. An interruption
+// (stop() became true, a kill) leaves OUT.partial, and so does, once there is a commit in it, a
+// write that fails (a full disk).
 EncodeResult encode(const EncodeJob& job, const Tokenizer& tokenizer,
                     const std::function<void(const EncodeProgress&)>& progress = {},
                     const std::function<bool()>& stop = {});

@@ -75,10 +75,11 @@ void Partial::load() {
     if (!changes.empty()) {
       const json& first = changes[0];
       const json::json_pointer key(first.at("path").get<std::string>());
-      const bool had = body.at("job").contains(key), has = job_.contains(key);
-      throw Error(cat(folder_, " is of another command or of inputs that have changed: ",
-                      key.to_string(), " was ", had ? body.at("job").at(key).dump() : "not there",
-                      ", is ", has ? job_.at(key).dump() : "not there", ". ", advice));
+      const bool had = body.at("job").contains(key);
+      const std::string is = first.contains("value") ? first.at("value").dump() : "not there";
+      throw Error(cat(
+          folder_, " is of another command or of inputs that have changed: ", key.to_string(),
+          " was ", had ? body.at("job").at(key).dump() : "not there", ", is ", is, ". ", advice));
     }
     const json& p = body.at("place");
     place_ = {.input = p.at("input"),
@@ -95,7 +96,7 @@ void Partial::load() {
   } catch (const json::exception&) {
     throw Error(cat(path, ": is damaged. ", advice));
   }
-  resumed_ = true;
+  resumed_ = committed_ = true;
 }
 
 // What was written after the last commit does not count.
@@ -160,6 +161,7 @@ void Partial::commit(const Place& place, int64_t text_bytes) {
   }
   close(file);
   if (std::rename(temporary.c_str(), path.c_str()) != 0 || fsync(lock_) != 0) throw failed(path);
+  committed_ = true;
 }
 
 void Partial::read(bool held_out, const std::function<void(std::span<const int32_t>)>& take) const {

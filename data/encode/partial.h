@@ -35,6 +35,7 @@ class Partial {
 
   const std::string& folder() const { return folder_; }
   bool resumed() const { return resumed_; }
+  bool committed() const { return committed_; }  // something: the same job may go on
   const Place& place() const { return place_; }
   int64_t text_bytes() const { return text_bytes_; }
   const Side& side(bool held_out) const { return sides_[held_out]; }
@@ -52,7 +53,7 @@ class Partial {
 
   std::string folder_;
   nlohmann::json job_;
-  bool narrow_, resumed_ = false;
+  bool narrow_, resumed_ = false, committed_ = false;
   int lock_ = -1;
   std::array<int, 2> files_{-1, -1};
   std::array<Side, 2> sides_;

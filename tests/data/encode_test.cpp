@@ -1,5 +1,6 @@
 // tests/data/encode_test.cpp -- text to shards: the same bytes whatever the threads, the blocks and
 // the interruptions; and other people's token files.
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -8,6 +9,7 @@
 #include <filesystem>
 
 #include "data/encode/count_words.h"
+#include "data/encode/cut_check.h"
 #include "data/encode/encode.h"
 #include "data/encode/megatron.h"
 #include "data/encode/pipeline.h"
@@ -225,6 +227,9 @@ TEST_F(EncodeTest, AnotherCommandIsNoContinuation) {
   j = job("got");
   j.inputs.pop_back();
   expect_contains(refused(j, tokenizer_), {"/inputs/2 was"});
+  j = job("got");
+  j.inputs.push_back(j.inputs.back());
+  expect_contains(refused(j, tokenizer_), {"/inputs/- was not there, is {", "c.txt.xz"});
   // A change that neither size nor time nor head show, before the place that was reached.
   const std::string text = file_bytes(folder_ / "in/a.txt");
   std::string changed = text;
@@ -278,8 +283,33 @@ TEST_F(EncodeTest, AnErrorLeavesNothing) {
   j.inputs = find_inputs({folder_ / "e.txt"}, TextFormat::text);
   expect_contains(error_of([&] { encode(j, tokenizer_); }), {"e.txt: no document in it"});
   expect_nothing();
+  j = job("a");
+  j.held_out_out = folder_ / "no/such/valid.h5";
+  int64_t blocks = 0;
+  const auto count = [&](const EncodeProgress&) { ++blocks; };
+  expect_contains(error_of([&] { encode(j, tokenizer_, count); }), {"no/such/valid.h5"});
+  j.held_out_out = folder_ / "in";
+  expect_contains(error_of([&] { encode(j, tokenizer_, count); }), {"in: expected a file"});
+  EXPECT_EQ(blocks, 0) << "noticed before anything is encoded";
+  expect_nothing();
   j.out = folder_ / "no/such/a.h5";
   expect_contains(error_of([&] { encode(j, tokenizer_); }), {"no/such", "No such file"});
+}
+
+// One that was read to its end before a kill would not be compared.
+TEST_F(EncodeTest, APipeIsTheLastInput) {
+  ASSERT_EQ(mkfifo((folder_ / "pipe").c_str(), 0600), 0);
+  EncodeJob j = job("a");
+  j.inputs = find_inputs({folder_ / "pipe", folder_ / "in"}, TextFormat::text);
+  expect_contains(error_of([&] { encode(j, tokenizer_); }),
+                  {"pipe: expected standard input or a pipe to be the last input, found 3 after"});
+  EXPECT_FALSE(partial("a"));
+}
+
+TEST_F(EncodeTest, AFileNameMayBeAnyBytes) {
+  fs::rename(folder_ / "in/a.txt", folder_ / "in/a\xff.txt");
+  ASSERT_FALSE(run(job("a"), 2));
+  EXPECT_TRUE(encode(job("a"), tokenizer_).finished);
 }
 
 // Nobody knows where text may be cut for a regex of one's own.
@@ -289,8 +319,36 @@ TEST_F(EncodeTest, ALongDocumentNeedsAKnownPattern) {
   j.text.split = TextSplit::whole;
   expect_contains(error_of([&] { encode(j, own); }),
                   {"in/a.txt", "longer than a block", "[a-z ]+|[^a-z ]"});
+  expect_contains(
+      error_of([&] { count_words(j.inputs, j.text, j.hold_out, "[a-z ]+|[^a-z ]", 1); }),
+      {"in/a.txt", "longer than a block", "[a-z ]+|[^a-z ]"});
   j.inputs = find_inputs({folder_ / "in/b.jsonl.zst"}, TextFormat::text);
   EXPECT_TRUE(encode(j, own).finished);
+}
+
+// A cut before its blank would make other tokens.
+TEST_F(EncodeTest, ALongDocumentNeedsAddedTokensWithoutAPlaceToCut) {
+  const auto added = [&](const std::string& content, bool special) {
+    tokenizer_.save(folder_ / "t.json");
+    auto file = nlohmann::json::parse(file_bytes(folder_ / "t.json"));
+    auto token = file["added_tokens"][0];
+    token["id"] = tokenizer_.vocab_size();
+    token["content"] = content;
+    token["special"] = special;
+    file["added_tokens"].push_back(token);
+    put_bytes(folder_ / "t.json", file.dump());
+    return Tokenizer::load(folder_ / "t.json");
+  };
+  EncodeJob j = job("a");
+  j.text.split = TextSplit::whole;
+  for (const char* content : {"foo bar", "foo\nbar"})
+    for (const bool special : {false, true})
+      expect_contains(error_of([&] { encode(j, added(content, special)); }),
+                      {"in/a.txt", "longer than a block", content});
+  j.hold_out = {};
+  j.held_out_out.clear();
+  for (const char* content : {" foo", "  ", "foobar", ".\nfoo"})
+    EXPECT_TRUE(encode(j, added(content, false)).finished) << content;
 }
 
 TEST_F(EncodeTest, WordsAreTheWholeTextsWords) {

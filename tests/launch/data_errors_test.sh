@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tests/launch/data_errors_test.sh SLUICE -- broken inputs of `sluice data`: each ends with exit code 3 and a
-# message that names the file and the place, and leaves nothing behind. Prints the messages.
+# message that names the file and the place, and leaves nothing behind. A full disk, which is no fault of the inputs,
+# leaves what is encoded, to go on with. Prints the messages.
 set -uo pipefail
 sluice=$1
 folder=$(mktemp -d)
@@ -73,14 +74,39 @@ expect "idx, wrong magic" 3 "magic.idx: byte 0: expected a Megatron index" impor
 expect "bin shorter than idx" 3 "short.bin: has 6 bytes, but short.idx says that sequence 0 has 4 tokens" import short
 expect "id above vocabulary" 3 "large.bin: byte 2: token 999 of sequence 0: expected an id below 280" import large
 expect "inspect of no shard" 3 "good.txt: expected a token shard" "$sluice" data inspect good.txt
+expect "a broken tiktoken" 3 "good.txt:1" \
+  "$sluice" data import-tokenizer good.txt --pattern gpt2 --special "300=<|endoftext|>" --out u.json
+expect "one file by two names" 2 "expected two files" encode good.txt --valid-fraction 0.1 --valid-out ./out.h5
+expect "no folder for the rest" 3 "no/such/valid.h5" encode good.txt --valid-fraction 0.1 --valid-out no/such/valid.h5
+expect "a pipe before a file" 3 "expected standard input or a pipe to be the last input" encode <(cat good.txt) good.txt
 expect "fraction, nowhere to go" 2 "--valid-out go together" encode good.txt --valid-fraction 0.1
 
-# A full disk: a small file system if this user may mount one, else a limit on the size of files.
+# A full disk: a small file system if this user may mount one, else a limit on the size of files. First one that the
+# ids do not fit into; then one that is full when the shard is written. More room, and the same command goes on.
+"$sluice" data encode good.txt --tokenizer t.json --out want.h5 >/dev/null || exit 1
+shard_kib=$(($(stat -c %s want.h5) / 1024))
 full() { "$sluice" data encode good.txt --tokenizer t.json --out small/out.h5; }
+limited() { (trap '' XFSZ; ulimit -f "$1"; full); }
 if mount -t tmpfs -o size=256k tmpfs small 2>/dev/null; then
-  expect "disk full" 3 "No space left on device" full
+  room() { mount -o remount,size="$1"k small; }
+  why="No space left on device" run=full
 else
-  limited() { (trap '' XFSZ; ulimit -f 200; full); }
-  expect "disk full" 3 "File too large" limited
+  room() { limit=$1; }
+  why="File too large" run='limited $limit'
+fi
+room 200
+expect "disk full" 3 "$why" eval "$run"
+room $((shard_kib - 8))
+[ "$why" = "File too large" ] || room $((shard_kib * 3 / 2))
+out=$(eval "$run" 2>&1)
+got=$?
+if [ $got -ne 3 ] || [[ $out != *"$why"*"is kept in small/out.h5.partial"* ]] || [ "$(ls small)" != out.h5.partial ]; then
+  printf 'FAILED disk full for the shard: status %d, left %s:\n%s\n' $got "$(ls small)" "$out"
+  failed=1
+fi
+room $((shard_kib * 4))
+if ! out=$(full) || [[ $out != "went on after"* ]] || ! cmp small/out.h5 want.h5 || [ "$(ls small)" != out.h5 ]; then
+  printf 'FAILED disk with room again: left %s:\n%s\n' "$(ls small)" "$out"
+  failed=1
 fi
 exit $failed
