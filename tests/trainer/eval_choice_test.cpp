@@ -125,6 +125,31 @@ TEST_F(EvalChoice, AScoreThatIsNoNumberIsAnError) {
   EXPECT_NE(e.find("q.jsonl:1: \" a\" has a score of"), std::string::npos) << e;
 }
 
+// -11/1 against -21/2; with the blank, which is a token, it would be -11/2 against -21/3.
+TEST_F(EvalChoice, TheBytesAreTheChoices) {
+  const auto questions =
+      make_questions(lines("{\"question\":\"Q\",\"choices\":[\"z\",\"zz\"],\"answer\":1}\n"), {});
+  DocumentScorer scorer([](const std::vector<int32_t>& d, size_t place) {
+    return DocumentScorer::Token{d[place + 1] == 'z' ? 10.0 : 1.0, -1};
+  });
+  const auto answers = answer_questions(scorer, tokenizer_, questions, 60, test::no_report);
+  EXPECT_EQ(answers[0].chosen, 0);
+  EXPECT_EQ(answers[0].chosen_normalised, 1);
+}
+
+TEST_F(EvalChoice, ResultHasBothShares) {
+  const auto json = to_json(ChoiceResult{.plain = {1, 4}, .normalised = {2, 4}, .chance = 0.5});
+  EXPECT_EQ(json["acc"], 0.25);
+  EXPECT_EQ(json["acc_stderr"], 0.25);
+  EXPECT_EQ(json["acc_norm"], 0.5);
+  EXPECT_EQ(json["acc_norm_stderr"], std::sqrt(0.25 / 3));
+}
+
+TEST_F(EvalChoice, ALimitIsOfLines) {
+  put_bytes(folder_ / "q.jsonl", "{\"a\":1}\n\n{\"a\":2}\n{\"a\":3}\n");
+  EXPECT_EQ(read_json_lines(folder_ / "q.jsonl", 2).size(), 2U);
+}
+
 TEST_F(EvalChoice, StandardErrorOfAShare) {
   EXPECT_DOUBLE_EQ((Accuracy{25, 101}.standard_error()), std::sqrt(25.0 / 101 * 76.0 / 101 / 100));
   EXPECT_EQ((Accuracy{1, 1}.standard_error()), 0);

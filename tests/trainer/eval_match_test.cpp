@@ -157,6 +157,12 @@ TEST(EvalMatch, GreedyTextsDoNotDependOnSlots) {
   EXPECT_EQ(texts[0], texts[1]);
   EXPECT_EQ(texts[0], texts[2]);
   for (const std::string& t : texts[0]) EXPECT_FALSE(t.empty());
+  const auto greedy = [&](const GreedyOptions& options) {
+    return greedy_generator(model, threads, tokenizer, options, [](int64_t, int64_t) {})(prompts);
+  };
+  const std::string stop = texts[0][0].substr(texts[0][0].size() / 2, 1);
+  EXPECT_EQ(greedy({.max_new_tokens = 12, .slots = 3, .stop = {stop}})[0],
+            texts[0][0].substr(0, texts[0][0].find(stop)));
 }
 
 }  // namespace

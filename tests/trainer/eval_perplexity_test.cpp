@@ -90,5 +90,19 @@ TEST_F(EvalPerplexity, ErrorsHaveExitCodes) {
   }
 }
 
+// Two nats a token, whatever is padding.
+TEST_F(EvalPerplexity, OnlyTokensCount) {
+  test::DocumentScorer scorer([](const std::vector<int32_t>&, size_t) {
+    return test::DocumentScorer::Token{2, -1};
+  });
+  const ValidationSet set(dir_ / "valid.h5", 96, 96 * 2);
+  const SetLoss s = score_set(scorer, set, test::no_report);
+  EXPECT_NE(s.tokens % (96 * 2), 0) << "nothing is padded";
+  EXPECT_EQ(s.loss(), 2);
+  EXPECT_DOUBLE_EQ(*s.bits_per_byte(), 2 * double(s.tokens) / std::log(2) / double(*s.text_bytes));
+  EXPECT_EQ(to_json({{"v", s}})["sets"]["v"]["perplexity"], std::exp(2.0));
+  EXPECT_NE(to_string({{"v", s}}).find("2.0000      7.3891"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace sluice

@@ -63,6 +63,8 @@ TEST_F(EvalPosition, LongDocumentsGiveTheirBeginnings) {
   EXPECT_EQ(json["rows_from"], "documents");
   EXPECT_EQ(json["buckets"][2]["loss"], 44.5);
   EXPECT_EQ(json["train_seq_len_tokens"], 25);
+  EXPECT_NE(to_string(r, 40).find("44.5000  beyond training"), std::string::npos);
+  EXPECT_EQ(to_string(r, 41).find("beyond"), std::string::npos);
 }
 
 TEST_F(EvalPosition, FewerRowsAreSpreadOverTheShard) {
@@ -91,6 +93,16 @@ TEST_F(EvalPosition, ShortDocumentsBecomeAStreamAndItSaysSo) {
   });
   EXPECT_NE(error.find("s.h5 has 195 tokens, a row 196: take a smaller --factor"),
             std::string::npos);
+}
+
+TEST_F(EvalPosition, FourLongDocumentsAreEnough) {
+  std::vector<Ids> seen;
+  DocumentScorer scorer = by_place(&seen);
+  const PositionOptions options{.row_tokens = 50, .bucket_tokens = 50, .rows = 32};
+  EXPECT_TRUE(
+      loss_by_position(scorer, shard({50, 9, 50, 50, 50}), options, test::no_report).documents);
+  EXPECT_FALSE(
+      loss_by_position(scorer, shard({50, 9, 50, 50, 49}), options, test::no_report).documents);
 }
 
 }  // namespace

@@ -83,6 +83,10 @@ TEST_F(SweepPlanTest, TwoRunsOfOneModelAreNamed) {
       "sweep.yaml: a-model.linear=kda and a-model.linear=gdn are the same");
   EXPECT_EQ(error("variants: [{name: 'a:b', set: {model.ratio: '0:1'}}, {name: a-b}]"),
             "sweep.yaml: two runs have the folder a-b");
+  EXPECT_EQ(error("tune: {optim.lr: [1e-3, 0.001]}"),
+            "sweep.yaml: base-optim.lr=1e-3 and base-optim.lr=0.001 are the same");
+  EXPECT_EQ(error("axes: {run.seed: [1, 01]}"),
+            "sweep.yaml: base-run.seed=1 and base-run.seed=01 are the same");
   EXPECT_EQ(error("variants: [{name: a}, {name: b, set: {data.seed: 9}}]"),
             "sweep.yaml: data.seed: b has 9, a has 1; expected the same order of the data for all");
 }
@@ -126,6 +130,7 @@ TEST_F(SweepPlanTest, WidthsAreMatched) {
       EXPECT_EQ(r.config.model.intermediate_size, r.matched->after);
       EXPECT_EQ(p.runs[r.candidates[0].runs[0]].config.model.intermediate_size, r.matched->after);
       EXPECT_EQ(r.matched->before, 32);
+      EXPECT_DOUBLE_EQ(r.matched->deviation, of(r) / of(p.rows[0]) - 1) << r.name;
       // What was counted without memory is what a run has.
       Config c = r.config;
       c.model.vocab_size = r.vocab_size;
@@ -184,6 +189,22 @@ TEST_F(SweepPlanTest, AFurtherLengthOfATaskCanDecide) {
           .rows[0]
           .decides,
       "task_48");
+}
+
+TEST_F(SweepPlanTest, WidthsAreMatchedWithinASize) {
+  const std::string two =
+      "variants: [{name: a}, {name: b, set: {model.ratio: '0:1'}}],\n"
+      "ladder: [{name: s, set: {model.hidden_size: 8}}, {name: l}], ";
+  const SweepPlan p = plan(two + "match: {to: b, multiple_of: 3, tolerance: 0.1}");
+  ASSERT_EQ(p.rows.size(), 4U);
+  for (const size_t target : {1, 3}) {
+    EXPECT_EQ(p.rows[target].matched->after, 32);
+    const SweepRow& other = p.rows[target - 1];
+    EXPECT_EQ(other.matched->after % 3, 0);
+    EXPECT_NEAR(double(other.model.parameters) / double(p.rows[target].model.parameters), 1, 0.1);
+  }
+  const std::string strict = error(two + "match: {tolerance: 1e-6}");
+  EXPECT_NE(strict.find("expected within 0.0001 % of "), std::string::npos) << strict;
 }
 
 }  // namespace

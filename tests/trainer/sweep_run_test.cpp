@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/tiny_sweep.h"
+#include "trainer/sweep/plan.h"
 
 namespace sluice {
 namespace {
@@ -31,6 +32,22 @@ class SweepRunTest : public test::TinySweep {
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
       }
     }
+  }
+  // The folder of a run that ended in this way: `event` is done or stop.
+  void ended(const std::string& run, const Json& valid, const std::string& event = "done") const {
+    const fs::path folder = dir_ / "sweep/runs" / run;
+    fs::create_directories(folder);
+    std::ofstream out(folder / "metrics.jsonl");
+    const auto step = [&](double loss, int skipped) {
+      out << Json{{"event", "train"}, {"loss", loss}, {"skipped", skipped}} << "\n";
+    };
+    step(5, 0);
+    out << Json{{"event", "valid.v"}, {"loss", 7}, {"accuracy", 0}} << "\n";
+    step(2, 0);
+    step(9, 1);
+    Json last = valid;
+    last["event"] = "valid.v";
+    out << last << "\n" << Json{{"event", event}, {"step", 8}} << "\n";
   }
   static Json row(const Json& sweep, const std::string& name) {
     for (const Json& r : sweep["rows"])
@@ -301,6 +318,86 @@ TEST_F(SweepRunTest, AFailingSqueueIsNoAnswer) {
   EXPECT_EQ(sweep(file), ExitCode::requeue) << printed_;
   EXPECT_EQ(read(d + "submitted"), "again\nagain\n");
   setenv("PATH", path.c_str(), 1);
+}
+
+TEST_F(SweepRunTest, AfterAFailedRunTheOthersBegin) {
+  EXPECT_EQ(sweep(sweep_file("variants: [{name: broken, set: {train.micro_batch_tokens: 100}}, "
+                             "{name: good}], parallel_runs: 1")),
+            ExitCode::error)
+      << printed_;
+  EXPECT_EQ(result()["rows"].size(), 1U) << printed_;
+}
+
+TEST_F(SweepRunTest, NoMoreRunsAtOnceThanAsked) {
+  const std::string file = sweep_file("axes: {run.seed: [1, 2, 3]}, parallel_runs: 1");
+  ::testing::internal::CaptureStdout();
+  const ExitCode code = run_sweep({.file = file, .set = {}}, [&](const std::string&, int) {
+    const bool alone = fs::create_directory(dir_ / "one_runs");
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    fs::remove(dir_ / "one_runs");
+    _exit(alone ? 0 : 1);
+  });
+  EXPECT_EQ(code, ExitCode::done) << ::testing::internal::GetCapturedStdout();
+}
+
+// Perplexities: of s 10, 12 and 14, 15; of l 20, 22 and 18, 22, which is no difference.
+TEST_F(SweepRunTest, DifferencesAreWithinAGroupAndFitsOfItsRows) {
+  const auto both = [&](const std::string& name, double first, double second, double accuracy) {
+    ended(name + "-run.seed=1", {{"loss", std::log(first)}, {"accuracy", accuracy}});
+    ended(name + "-run.seed=2", {{"loss", std::log(second)}, {"accuracy", accuracy + 0.1}});
+  };
+  both("a-s", 10, 12, 0);
+  both("b-s", 14, 15, 0);
+  both("a-l", 20, 22, 0.2);
+  both("b-l", 18, 22, 0.3);
+  const std::string text =
+      "variants: [{name: a}, {name: b, set: {model.ratio: '1:1'}}], axes: {run.seed: [1, 2]},\n"
+      "ladder: [{name: s, set: {model.hidden_size: 8}}, {name: l}], compute_unit: pflops_days,\n"
+      "train_ppl_steps: 1, table: [flops_per_token, train_ppl, valid_ppl, accuracy, "
+      "kv_bytes_per_token_1m]";
+  const std::string file = sweep_file(text);
+  EXPECT_EQ(sweep(file), ExitCode::done) << printed_;
+  const Json s = result();
+  const auto ns = [](const Json& j, const std::string& name, const std::string& column) {
+    return row(j, name)["values"][column]["ns"].get<bool>();
+  };
+  EXPECT_FALSE(ns(s, "a s", "valid_ppl.v"));
+  EXPECT_FALSE(ns(s, "b s", "valid_ppl.v"));
+  EXPECT_TRUE(ns(s, "a l", "valid_ppl.v"));
+  EXPECT_FALSE(ns(s, "b l", "valid_ppl.v")) << "the best";
+  EXPECT_TRUE(ns(s, "a l", "accuracy.v"));
+  EXPECT_FALSE(ns(s, "b l", "accuracy.v")) << "the best";
+  const std::string table = read(dir_ / "sweep/table.md");
+  EXPECT_NE(table.find("21.000 ± 1.000 n.s. |"), std::string::npos) << table;
+  EXPECT_NE(table.find("over 2 seeds"), std::string::npos) << table;
+  // The last validation, and the last step that was not skipped.
+  const Json values = row(s, "b l")["values"];
+  EXPECT_DOUBLE_EQ(values["valid_ppl.v"]["mean"].get<double>(), 20);
+  EXPECT_DOUBLE_EQ(values["train_ppl"]["mean"].get<double>(), std::exp(2));
+  // As in TheTableIsOfTheRuns, the states over more tokens.
+  EXPECT_DOUBLE_EQ(values["kv_bytes_per_token_1m"]["mean"].get<double>(),
+                   4.0 * 2 * 16 + 4.0 * 2 * (4 * 64 + 64 * 3) / (1 << 20));
+  const double flops = plan_sweep(file, {}).rows[0].model.flops_per_token;
+  EXPECT_EQ(row(s, "a s")["values"]["flops_per_token"]["mean"], flops);
+  ASSERT_EQ(s["fits"].size(), 2U);
+  EXPECT_EQ(s["fits"][0]["name"], "a");
+  const Json point = s["fits"][0]["points"][0];
+  EXPECT_DOUBLE_EQ(point[0].get<double>(), flops * 8 * (96 * 3) / (1e15 * 24 * 60 * 60));
+  EXPECT_DOUBLE_EQ(point[1].get<double>(), (std::log(10) + std::log(12)) / 2);
+  EXPECT_EQ(sweep(sweep_file(text + ", baseline: a")), ExitCode::done) << printed_;
+  EXPECT_FALSE(ns(result(), "a l", "valid_ppl.v")) << "the baseline";
+  EXPECT_TRUE(ns(result(), "b l", "valid_ppl.v"));
+}
+
+TEST_F(SweepRunTest, ASettingWhoseRunsAllEndedIsPreferred) {
+  ended("base-optim.lr=1e-3-run.seed=1", {{"loss", 3}});
+  ended("base-optim.lr=1e-3-run.seed=2", {{"loss", 3}});
+  ended("base-optim.lr=2e-3-run.seed=1", {{"loss", 1}});
+  ended("base-optim.lr=2e-3-run.seed=2", {{"loss", 1}}, "stop");
+  EXPECT_EQ(sweep(sweep_file("tune: {optim.lr: [1e-3, 2e-3]}, axes: {run.seed: [1, 2]}")),
+            ExitCode::error)
+      << printed_;
+  EXPECT_EQ(row(result(), "base")["tuned"], "optim.lr=1e-3");
 }
 
 }  // namespace

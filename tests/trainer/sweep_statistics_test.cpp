@@ -53,6 +53,10 @@ TEST(SweepStatistics, StandardErrorsOfAFit) {
   EXPECT_NEAR(law.a, std::exp(2.0 / 3), 1e-14);
   EXPECT_NEAR(*law.b_error, std::sqrt(1.0 / 3), 1e-14);
   EXPECT_NEAR(*law.a_error, law.a * std::sqrt(2.0 / 9), 1e-14);
+  // A mean of ln C that is 1, not 0, adds 1 / 2 to ln a's 1 / 3.
+  const std::pair<double, double> moved[] = {{1, e}, {e, 1}, {e * e, e}};
+  const PowerLaw beside = fit_power_law(moved);
+  EXPECT_NEAR(*beside.a_error, beside.a * std::sqrt(2.0 / 3 * (1.0 / 3 + 1.0 / 2)), 1e-14);
 }
 
 TEST(SweepStatistics, TwoPointsHaveNoErrorAndOneHasNoLaw) {
@@ -86,6 +90,13 @@ std::string error_of(const std::function<double(int64_t)>& count, double target,
     return e.what();
   }
   return "no error";
+}
+
+// 1000 is 4.76 % below.
+TEST(SweepMatch, KeepsToTheTolerance) {
+  const auto count = [](int64_t w) { return 100.0 * double(w); };
+  EXPECT_EQ(solve_width(count, 1050, 1, 0.048).count, 1100);
+  EXPECT_THROW(solve_width(count, 1050, 1, 0.047), Error);
 }
 
 TEST(SweepMatch, SaysWhyThereIsNoWidth) {
