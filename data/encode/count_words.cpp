@@ -17,7 +17,7 @@ CountedWords count_words(const std::vector<InputFile>& inputs, const TextOptions
   };
   BlockReader reader(inputs, options, hold_out);
   const PreTokenizer cut(pattern);
-  const CutCheck check_cut(pattern);
+  const CutCheck check_cut(cut.pattern());
   const auto make_worker = [&] {
     return [&, matcher = std::make_unique<PreTokenizer::Matcher>(cut)](const Block& block) {
       Counted out{.words = {}, .file_bytes = block.file_bytes};

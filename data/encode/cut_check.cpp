@@ -7,14 +7,14 @@
 
 namespace sluice {
 
-CutCheck::CutCheck(const std::string& pattern) {
-  const std::string name = pattern_name(PreTokenizer(pattern).pattern());
+CutCheck::CutCheck(const Pattern& pattern) {
+  const std::string name = pattern_name(pattern);
   if (std::count(std::begin(kCuttablePatterns), std::end(kCuttablePatterns), name) == 0)
     not_with_ = cat("the published pre-tokenizers only, not for: ", name);
 }
 
 // Special tokens too: they are text, but nothing is found inside of them.
-CutCheck::CutCheck(const Tokenizer& tokenizer) : CutCheck(tokenizer.pattern()) {
+CutCheck::CutCheck(const Tokenizer& tokenizer) : CutCheck(tokenizer.pretokenizer().pattern()) {
   for (const AddedToken& t : tokenizer.added())
     if (not_with_.empty() && last_safe_cut(t.content) > 0)
       not_with_ = cat("added tokens without a place to cut only, not for: \"", t.content, "\"");

@@ -15,7 +15,7 @@ constexpr const char* kCuttablePatterns[] = {"gpt2",  "qwen2", "cl100k",
 // Throws for a piece that is not a whole document, where cutting may change what comes of it.
 class CutCheck {
  public:
-  explicit CutCheck(const std::string& pattern);  // a name or a regex
+  explicit CutCheck(const Pattern& pattern);
   explicit CutCheck(const Tokenizer& tokenizer);  // with its added tokens
   void operator()(const Piece& piece, const Block& block,
                   const std::vector<InputFile>& inputs) const;
