@@ -64,6 +64,13 @@ struct ConfigSource {
   std::string file;
   std::vector<std::string> set;  // "a.b=c"
 };
+// What steps begin .. end - 1 of a run read, or will: one row of each tensor a micro-batch.
+struct Batches {
+  ConfigSource config;
+  int64_t begin = 0, end = 1;
+  std::string out;  // .safetensors
+};
+void batches(const Batches& c);
 Config load(const ConfigSource& c);  // an error has the exit code of one in a config
 void print_config(const ConfigSource& c);
 // The process's exit code (trainer/loop/exit_code.h). fresh: a folder that was used is refused.

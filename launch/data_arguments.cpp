@@ -100,6 +100,23 @@ static void add_shards(CLI::App* data) {
   i->callback([] { inspect_shard(seen); });
 }
 
+static void add_batches(CLI::App* data) {
+  static Batches c;
+  CLI::App* b = data->add_subcommand("batches", "what given steps of a run read -> safetensors");
+  b->add_option("config", c.config.file, "YAML config of the run")->required();
+  b->add_option("--set", c.config.set, "override: a.b=c")->allow_extra_args(false);
+  b->add_option("--begin", c.begin, "first step, counted from 0")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  b->add_option("--end", c.end, "the step after the last")->check(count())->capture_default_str();
+  b->add_option("--out", c.out, "file to write")->required();
+  b->footer(
+      "tokens and targets [micro-batches, tokens] i32 (target -1: none), cu_seqlens "
+      "[micro-batches,\n"
+      "documents + 1] i32, each filled up with the tokens of a micro-batch.");
+  b->callback([] { batches(c); });
+}
+
 static void add_ngram(CLI::App* data) {
   static TextInput text;
   static int order = 3;
@@ -119,6 +136,7 @@ void add_data(CLI::App& app, int& status) {
   add_encode(data, status);
   add_synthesize(data);
   add_shards(data);
+  add_batches(data);
   add_ngram(data);
 }
 
