@@ -112,6 +112,8 @@ def train(weights, batches, steps, rates):
         adam.step()
         for name, p in copies:
             p.data.copy_(masters[name])
+        if step == 0 or (step + 1) % 50 == 0:
+            print(f"fla_losses: step {step + 1}, loss {float(total):.4f}, {time.time() - began:.1f} s", flush=True)
         losses.append(float(total))
     print(f"fla_losses: {steps} steps in {time.time() - began:.1f} s, loss {losses[0]:.4f} to {losses[-1]:.4f}", flush=True)
     return losses, norms
