@@ -46,7 +46,7 @@ void gradcheck(const std::string& config_file) {
       w = std::max(w, report("model, packed, " + gate + ", recomputed blocks",
                              gradcheck_model(ctx, model, Recompute::block, 1)));
     }
-    for (const Recompute r : {Recompute::none, Recompute::block})
+    for (const Recompute r : {Recompute::none, Recompute::selective, Recompute::block})
       w = std::max(w, report(r == Recompute::none ? "model, packed, mixture of experts"
                                                   : "the same, recomputed blocks",
                              gradcheck_model(ctx, gradcheck_moe_config(), r, 1)));

@@ -45,8 +45,18 @@ const char* gpu_name() {
   return text.c_str();
 }
 
+int64_t used_device_bytes(Device device) {
+  if (device == Device::cpu) return 0;
+  size_t left = 0, all = 0;
+  SLUICE_CUDA(cudaMemGetInfo(&left, &all));
+  return int64_t(all - left);
+}
+
 #else
 
+int64_t used_device_bytes(Device) {
+  return 0;
+}
 Stream::Stream() {
   SLUICE_CHECK(false, "this build has no CUDA");
 }

@@ -3,6 +3,8 @@
 
 #include <memory>
 
+#include "kernels/tensor/tensor.h"
+
 struct CUstream_st;
 
 namespace sluice {
@@ -24,5 +26,8 @@ class Stream {
 
 // "NVIDIA H100 80GB HBM3, driver 13.0, runtime 13.0": part of the fingerprint of a run.
 const char* gpu_name();
+
+// Bytes of the current device's memory that are not free: everybody's. 0 on the CPU.
+int64_t used_device_bytes(Device device);
 
 }  // namespace sluice

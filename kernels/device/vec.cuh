@@ -40,17 +40,20 @@ inline bool rows_aligned(std::initializer_list<Tensor> tensors) {
 
 template <int E>
 __device__ inline void load(float (&x)[E], const bf16* p) {
-  static_assert(E == 1 || E == 2 || E == 8);
+  static_assert(E == 1 || E == 2 || E == 4 || E == 8);
   if constexpr (E == 1) {
     x[0] = __bfloat162float(*p);
   } else if constexpr (E == 2) {
     const float2 f = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(p));
     x[0] = f.x, x[1] = f.y;
   } else {
-    const uint4 v = *reinterpret_cast<const uint4*>(p);
-    const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+    uint32_t words[E / 2];
+    if constexpr (E == 4)
+      *reinterpret_cast<uint2*>(words) = *reinterpret_cast<const uint2*>(p);
+    else
+      *reinterpret_cast<uint4*>(words) = *reinterpret_cast<const uint4*>(p);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < E / 2; ++i) {
       const float2 f = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&words[i]));
       x[2 * i] = f.x, x[2 * i + 1] = f.y;
     }
@@ -76,13 +79,16 @@ __device__ inline void store(bf16* p, const float (&x)[E]) {
   } else if constexpr (E == 2) {
     *reinterpret_cast<__nv_bfloat162*>(p) = __floats2bfloat162_rn(x[0], x[1]);
   } else {
-    uint32_t words[4];
+    uint32_t words[E / 2];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < E / 2; ++i) {
       const __nv_bfloat162 v = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
       words[i] = *reinterpret_cast<const uint32_t*>(&v);
     }
-    *reinterpret_cast<uint4*>(p) = {words[0], words[1], words[2], words[3]};
+    if constexpr (E == 4)
+      *reinterpret_cast<uint2*>(p) = {words[0], words[1]};
+    else
+      *reinterpret_cast<uint4*>(p) = {words[0], words[1], words[2], words[3]};
   }
 }
 template <int E>

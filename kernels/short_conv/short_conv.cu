@@ -1,8 +1,8 @@
-// kernels/short_conv/short_conv.cu -- a thread walks kRows rows of E channels with its inputs and
-// taps in registers; a row is read once (backward: the W-1 rows around a block twice).
+// kernels/short_conv/short_conv.cu -- a thread walks kWarpRows rows of E channels with its inputs
+// and taps in registers; a row is read once (backward: the W-1 rows around a block twice).
 //
-// Taps are right-aligned in arrays of kTaps, those that are not there 0, so that every loop over
-// taps has a length known to the compiler. Without states: no generation on the GPU yet.
+// Rows are fetched kGroup at a time, so that enough is under way. Arrays of kTaps have zeros for the
+// taps that are not there, so that every loop over taps has a length known to the compiler. Without states: no generation on the GPU yet.
 #include "kernels/base/cuda_check.h"
 #include "kernels/device/sum_parts.cuh"
 #include "kernels/device/vec.cuh"
@@ -11,12 +11,12 @@
 namespace sluice::cuda {
 namespace {
 
-constexpr int kThreads = 128, kRows = int(kShortConvCudaRows);
+constexpr int kThreads = 128, kWarps = 4, kWarpRows = int(kShortConvCudaRows) / kWarps;
 
 // Which document a row is in, for rows that only go up.
 struct Documents {
   const int* cu;
-  int count, doc;
+  int count, doc, begin, end;
 
   __device__ Documents(const int* cu, int count, int row) : cu(cu), count(count) {
     int low = 0,
@@ -25,140 +25,184 @@ struct Documents {
       const int middle = (low + high) / 2;
       (cu[middle] <= row ? low : high) = middle;
     }
-    doc = low;
+    doc = low, begin = cu[doc], end = cu[doc + 1];
   }
   __device__ void move_to(int row) {
-    while (doc + 1 < count && cu[doc + 1] <= row) ++doc;
+    while (row >= end && doc + 1 < count) ++doc, begin = end, end = cu[doc + 1];
   }
-  __device__ int begin() const { return cu[doc]; }
-  __device__ int end() const { return cu[doc + 1]; }
 };
 
+// Of E channels: the taps, and the inputs of the current row and of those before it. Tap d of here
+// multiplies the row d before the current one; those beyond W are 0.
 template <int E, int kTaps>
 struct Window {
-  float tap[kTaps][E], x[kTaps][E];  // x[kTaps - 1] is the current row's
+  float tap[kTaps][E], x[kTaps][E];  // x[d]: of the row d before
 
   __device__ void load_taps(const bf16* w, int c, int W) {
 #pragma unroll
-    for (int j = 0; j < kTaps; ++j)
+    for (int d = 0; d < kTaps; ++d)
 #pragma unroll
       for (int e = 0; e < E; ++e)
-        tap[j][e] = j >= kTaps - W ? __bfloat162float(w[(c + e) * W + j - (kTaps - W)]) : 0;
+        tap[d][e] = d < W ? __bfloat162float(w[(c + e) * W + W - 1 - d]) : 0;
   }
-  __device__ void shift() {
+  // The rows before r, as far as there are any; which of them count is up to `age`.
+  __device__ void fill_before(Rows in, int c, int r) {
 #pragma unroll
-    for (int j = 0; j + 1 < kTaps; ++j)
+    for (int d = 0; d + 1 < kTaps; ++d) {
 #pragma unroll
-      for (int e = 0; e < E; ++e) x[j][e] = x[j + 1][e];
-  }
-  // The inputs of row - 1 and before, 0 before the document's first.
-  __device__ void fill_before(Rows in, int c, int row, int begin) {
-#pragma unroll
-    for (int j = 1; j < kTaps; ++j) {
-      const int from = row - (kTaps - j);
-      float v[E] = {};
-      if (from >= begin) load(v, in[from] + c);
-#pragma unroll
-      for (int e = 0; e < E; ++e) x[j][e] = v[e];
+      for (int e = 0; e < E; ++e) x[d][e] = 0;
+      if (r - 1 - d >= 0) load(x[d], in[r - 1 - d] + c);
     }
   }
-  __device__ void forget() {
+  __device__ void push(const float (&next)[E]) {
 #pragma unroll
-    for (int j = 0; j < kTaps; ++j)
+    for (int d = kTaps - 1; d > 0; --d)
 #pragma unroll
-      for (int e = 0; e < E; ++e) x[j][e] = 0;
+      for (int e = 0; e < E; ++e) x[d][e] = x[d - 1][e];
+#pragma unroll
+    for (int e = 0; e < E; ++e) x[0][e] = next[e];
   }
-  __device__ float convolve(int e) const {
-    float z = 0;
+  // age: rows of the document before the current one.
+  __device__ void convolve(float (&z)[E], int age) const {
 #pragma unroll
-    for (int j = 0; j < kTaps; ++j) z += tap[j][e] * x[j][e];
-    return z;
+    for (int e = 0; e < E; ++e) z[e] = 0;
+#pragma unroll
+    for (int d = kTaps - 1; d >= 0; --d)
+      if (d <= age)
+#pragma unroll
+        for (int e = 0; e < E; ++e) z[e] += tap[d][e] * x[d][e];
   }
 };
 
+// E channels of a row in E / 2 registers: what is under way takes little room.
+template <int E>
+struct Packed {
+  uint32_t words[(E + 1) / 2];
+  __device__ void fetch(const bf16* p) {
+    if constexpr (E == 8)
+      *reinterpret_cast<uint4*>(words) = *reinterpret_cast<const uint4*>(p);
+    else if constexpr (E == 4)
+      *reinterpret_cast<uint2*>(words) = *reinterpret_cast<const uint2*>(p);
+    else
+      words[0] = *reinterpret_cast<const uint16_t*>(p);
+  }
+  __device__ void unpack(float (&x)[E]) const {
+    if constexpr (E == 1) {
+      x[0] = __uint_as_float(words[0] << 16);
+    } else {
+#pragma unroll
+      for (int i = 0; i < E / 2; ++i) {
+        x[2 * i] = __uint_as_float(words[i] << 16);
+        x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+      }
+    }
+  }
+};
+
+constexpr int kGroup = 4;  // rows that are fetched together
+
 template <int E, int kTaps>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(32 * kWarps)
     forward_kernel(Rows x, const bf16* w, const int* cu, int documents, Rows y, int N, int C,
                    int W) {
-  const int c = (blockIdx.x * kThreads + threadIdx.x) * E;
-  if (c >= C) return;
-  const int r0 = blockIdx.y * kRows, r1 = min(r0 + kRows, N);
+  const int c = (blockIdx.x * 32 + threadIdx.x) * E;
+  const int r0 = (blockIdx.y * kWarps + threadIdx.y) * kWarpRows, r1 = min(r0 + kWarpRows, N);
+  if (c >= C || r0 >= N) return;
   Documents at(cu, documents, r0);
   Window<E, kTaps> in;
   in.load_taps(w, c, W);
-  in.fill_before(x, c, r0, at.begin());
-  for (int r = r0; r < r1; ++r) {
-    at.move_to(r);
-    if (at.begin() == r) in.forget();
-    in.shift();
-    load(in.x[kTaps - 1], x[r] + c);
-    float out[E];
+  in.fill_before(x, c, r0);
+  for (int g = r0; g < r1; g += kGroup) {
+    Packed<E> next[kGroup];
 #pragma unroll
-    for (int e = 0; e < E; ++e) {
-      const float z = in.convolve(e);
-      out[e] = z * sigmoid(z);
+    for (int i = 0; i < kGroup; ++i)
+      if (g + i < r1) next[i].fetch(x[g + i] + c);
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      const int r = g + i;
+      if (r >= r1) break;
+      at.move_to(r);
+      float row[E], z[E];
+      next[i].unpack(row);
+      in.push(row);
+      in.convolve(z, r - at.begin);
+#pragma unroll
+      for (int e = 0; e < E; ++e) z[e] *= sigmoid(z[e]);
+      store(y[r] + c, z);
     }
-    store(y[r] + c, out);
   }
 }
 
-// dx of a block of rows, and its part of dw [W, C]. dz of a row goes into the dx of the W-1 rows
-// before it: `pending[j]` is dx of row r - (kTaps-1) + j, complete when it leaves the array.
+// dx of a block of rows, and its part of dw [W, C]; a warp kWarpRows of them. dz of a row goes into
+// dx of the rows before it: `pending[d]` is dx of the row d before, complete when it leaves.
 template <int E, int kTaps>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(32 * kWarps)
     backward_kernel(Rows x, const bf16* w, const int* cu, int documents, Rows dy, Rows dx,
                     int add_dx, float* parts, int N, int C, int W) {
-  const int c = (blockIdx.x * kThreads + threadIdx.x) * E;
-  if (c >= C) return;
-  const int r0 = blockIdx.y * kRows, r1 = min(r0 + kRows, N);
-  Documents at(cu, documents, r0);
-  Window<E, kTaps> in;
-  in.load_taps(w, c, W);
-  in.fill_before(x, c, r0, at.begin());
-  float dw[kTaps][E] = {}, pending[kTaps][E] = {};
-  // Past the block only what belongs to the document of its last row goes back into it.
-  const auto leave = [&](int row) {  // pending[0] is dx of `row`
-    if (row >= r0 && row < r1) put(dx[row] + c, pending[0], add_dx);
+  __shared__ float sums[kWarps][kTaps * E][33];
+  const int c = (blockIdx.x * 32 + threadIdx.x) * E;
+  const int r0 = (blockIdx.y * kWarps + threadIdx.y) * kWarpRows, r1 = min(r0 + kWarpRows, N);
+  float dw[kTaps][E] = {};
+  if (c < C && r0 < N) {
+    Documents at(cu, documents, r0);
+    Window<E, kTaps> in;
+    in.load_taps(w, c, W);
+    in.fill_before(x, c, r0);
+    float pending[kTaps][E] = {};
+    const int stop = min(r1 + kTaps - 1, N);
+    for (int g = r0; g < r1 + kTaps - 1; g += kGroup) {
+      Packed<E> next[kGroup], upstream[kGroup];
 #pragma unroll
-    for (int j = 0; j + 1 < kTaps; ++j)
+      for (int i = 0; i < kGroup; ++i)
+        if (g + i < stop) next[i].fetch(x[g + i] + c), upstream[i].fetch(dy[g + i] + c);
 #pragma unroll
-      for (int e = 0; e < E; ++e) pending[j][e] = pending[j + 1][e];
+      for (int i = 0; i < kGroup; ++i) {
+        const int r = g + i;
+        if (r < stop) {
+          at.move_to(r);
+          const int age = r - at.begin;
+          float row[E], z[E], d_row[E];
+          next[i].unpack(row), upstream[i].unpack(d_row);
+          in.push(row);
+          in.convolve(z, age);
 #pragma unroll
-    for (int e = 0; e < E; ++e) pending[kTaps - 1][e] = 0;
-  };
-  int stop = r1;  // the first row whose dz is not needed
-  {
-    Documents last(cu, documents, r1 - 1);
-    last.move_to(r1 - 1);
-    stop = min(last.end(), r1 + kTaps - 1);
-  }
-  for (int r = r0; r < r1 + kTaps - 1; ++r) {
-    if (r < stop) {
-      at.move_to(r);
-      if (at.begin() == r) in.forget();
-      in.shift();
-      load(in.x[kTaps - 1], x[r] + c);
-      float d[E];
-      load(d, dy[r] + c);
-      const int first = at.begin() - r + kTaps - 1;  // rows before the document get nothing
+          for (int e = 0; e < E; ++e) {
+            const float s = sigmoid(z[e]);
+            z[e] = d_row[e] * s * (1 + z[e] * (1 - s));
+          }
 #pragma unroll
-      for (int e = 0; e < E; ++e) {
-        const float z = in.convolve(e), s = sigmoid(z), dz = d[e] * s * (1 + z * (1 - s));
+          for (int d = 0; d < kTaps; ++d)
+            if (d <= age)
 #pragma unroll
-        for (int j = 0; j < kTaps; ++j) {
-          if (j >= first) pending[j][e] += dz * in.tap[j][e];
-          if (r < r1) dw[j][e] += dz * in.x[j][e];
+              for (int e = 0; e < E; ++e) {
+                pending[d][e] += z[e] * in.tap[d][e];
+                if (r < r1) dw[d][e] += z[e] * in.x[d][e];
+              }
         }
+        const int done = r - (kTaps - 1);
+        if (done >= r0 && done < r1) put(dx[done] + c, pending[kTaps - 1], add_dx);
+#pragma unroll
+        for (int d = kTaps - 1; d > 0; --d)
+#pragma unroll
+          for (int e = 0; e < E; ++e) pending[d][e] = pending[d - 1][e];
+#pragma unroll
+        for (int e = 0; e < E; ++e) pending[0][e] = 0;
       }
     }
-    leave(r - (kTaps - 1));
   }
-  float* part = parts + int64_t(blockIdx.y) * W * C + c;
 #pragma unroll
-  for (int j = 0; j < kTaps; ++j)
-    if (j >= kTaps - W)
+  for (int d = 0; d < kTaps; ++d)
 #pragma unroll
-      for (int e = 0; e < E; ++e) part[(j - (kTaps - W)) * C + e] = dw[j][e];
+    for (int e = 0; e < E; ++e) sums[threadIdx.y][d * E + e][threadIdx.x] = dw[d][e];
+  __syncthreads();
+  // The warps in order; a warp some of the taps.
+  for (int j = threadIdx.y; j < W * E; j += kWarps) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kWarps; ++i) sum += sums[i][j][threadIdx.x];
+    const int d = j / E, e = j % E;
+    if (c < C) parts[(int64_t(blockIdx.y) * W + W - 1 - d) * C + c + e] = sum;
+  }
 }
 
 // [W, C] sums of parts, in order of the blocks, into dw [C, W].
@@ -181,7 +225,8 @@ void check_stateless(const Args& a) {
 }
 
 dim3 grid(int64_t N, int64_t C, int E) {
-  return dim3(unsigned((C + kThreads * E - 1) / (kThreads * E)), unsigned((N + kRows - 1) / kRows));
+  constexpr int64_t kRows = kShortConvCudaRows;
+  return dim3(unsigned((C + 32 * E - 1) / (32 * E)), unsigned((N + kRows - 1) / kRows));
 }
 
 }  // namespace
@@ -194,7 +239,7 @@ void short_conv_forward(const Context& ctx, const ShortConvForward& a) {
   const bool aligned = C % 8 == 0 && rows_aligned({a.x, a.y});
   const auto kernel = W <= 4 ? (aligned ? forward_kernel<8, 4> : forward_kernel<1, 4>)
                              : forward_kernel<1, int(kShortConvMaxWidth)>;
-  kernel<<<grid(N, C, aligned && W <= 4 ? 8 : 1), kThreads, 0, ctx.stream>>>(
+  kernel<<<grid(N, C, aligned && W <= 4 ? 8 : 1), dim3(32, kWarps), 0, ctx.stream>>>(
       rows_of(a.x), a.w.as<bf16>(), a.cu_seqlens.as<int32_t>(), int(a.cu_seqlens.dim(0) - 1),
       rows_of(a.y), int(N), int(C), int(W));
   SLUICE_LAUNCHED(ctx.stream);
@@ -206,11 +251,11 @@ void short_conv_backward(const Context& ctx, const ShortConvBackward& a, Tensor 
   SLUICE_CHECK(!a.dfinal_state && !a.dinitial_state, "short_conv has no states on CUDA yet");
   if (C == 0) return;
   if (N > 0) {
-    const bool pairs = W <= 4 && C % 8 == 0 && rows_aligned({a.x, a.dy, a.dx.t});
-    const auto kernel = pairs    ? backward_kernel<2, 4>
+    const bool aligned = W <= 4 && C % 8 == 0 && rows_aligned({a.x, a.dy, a.dx.t});
+    const auto kernel = aligned  ? backward_kernel<4, 4>
                         : W <= 4 ? backward_kernel<1, 4>
                                  : backward_kernel<1, int(kShortConvMaxWidth)>;
-    kernel<<<grid(N, C, pairs ? 2 : 1), kThreads, 0, ctx.stream>>>(
+    kernel<<<grid(N, C, aligned ? 4 : 1), dim3(32, kWarps), 0, ctx.stream>>>(
         rows_of(a.x), a.w.as<bf16>(), a.cu_seqlens.as<int32_t>(), int(a.cu_seqlens.dim(0) - 1),
         rows_of(a.dy), rows_of(a.dx.t), a.dx.add, parts.as<float>(), int(N), int(C), int(W));
     SLUICE_LAUNCHED(ctx.stream);

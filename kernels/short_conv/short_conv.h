@@ -35,6 +35,6 @@ void short_conv_backward(const Context& ctx, const ShortConvBackward& a);
 
 constexpr int64_t kShortConvMaxWidth = 8;
 // A block of rows: dw is summed within it, then over blocks.
-constexpr int64_t kShortConvRows = 256, kShortConvCudaRows = 64;
+constexpr int64_t kShortConvRows = 256, kShortConvCudaRows = 256;
 
 }  // namespace sluice

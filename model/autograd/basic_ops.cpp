@@ -27,13 +27,22 @@ Var linear(Tape& tape, const Var& x, ParamId w) {
   const Var y = tape.make(x.value.dtype, {x.value.dim(0), weight.dim(0)});
   linear_forward(tape.ctx(), {.x = x.value, .w = weight, .y = y.value});
   // The parameter is asked for again in backward: it may have been released and gathered elsewhere.
-  tape.record("linear", y, [&tape, x, w, id = y.id] {
-    linear_backward(tape.ctx(), {.x = x.value,
+  const auto backward = [&tape, x = tape.keep(x), w, id = y.id] {
+    linear_backward(tape.ctx(), {.x = tape.value(x),
                                  .w = tape.params().value(w),
                                  .dy = tape.upstream(id),
                                  .dx = tape.grad(x),
                                  .dw = tape.params().grad(w)});
-  });
+  };
+  // A product of so few terms takes about as long as reading what it makes.
+  constexpr int64_t kCheapTerms = 256;
+  if (x.value.dim(1) > kCheapTerms) {
+    tape.record("linear", y, backward);
+  } else {
+    tape.record("linear", y, backward, [&tape, x = tape.keep(x), w](const Tensor& out) {
+      linear_forward(tape.ctx(), {.x = tape.value(x), .w = tape.params().value(w), .y = out});
+    });
+  }
   return y;
 }
 
@@ -41,40 +50,58 @@ Var rmsnorm(Tape& tape, const Var& x, ParamId w, double eps) {
   const int64_t N = x.value.dim(0), C = x.value.dim(1);
   const Var y = tape.make(x.value.dtype, {N, C});
   const Var rstd = tape.make(sum_type(x.value.dtype), {N});
-  rmsnorm_forward(
-      tape.ctx(),
-      {.x = x.value, .w = tape.params().value(w), .y = y.value, .rstd = rstd.value, .eps = eps});
-  tape.record("rmsnorm", y, [&tape, x, w, rstd, id = y.id] {
-    rmsnorm_backward(tape.ctx(), {.x = x.value,
-                                  .w = tape.params().value(w),
-                                  .rstd = rstd.value,
-                                  .dy = tape.upstream(id),
-                                  .dx = tape.grad(x),
-                                  .dw = tape.params().grad(w)});
-  });
+  const auto forward = [&tape, w, rstd, eps](const Tensor& from, const Tensor& to) {
+    rmsnorm_forward(
+        tape.ctx(),
+        {.x = from, .w = tape.params().value(w), .y = to, .rstd = rstd.value, .eps = eps});
+  };
+  forward(x.value, y.value);
+  tape.record(
+      "rmsnorm", y,
+      [&tape, x = tape.keep(x), w, rstd, id = y.id] {
+        rmsnorm_backward(tape.ctx(), {.x = tape.value(x),
+                                      .w = tape.params().value(w),
+                                      .rstd = rstd.value,
+                                      .dy = tape.upstream(id),
+                                      .dx = tape.grad(x),
+                                      .dw = tape.params().grad(w)});
+      },
+      [&tape, forward, x = tape.keep(x)](const Tensor& out) { forward(tape.value(x), out); });
   return y;
 }
 
 Var swiglu(Tape& tape, const Var& gate_up) {
   const Var y = tape.make(gate_up.value.dtype, {gate_up.value.dim(0), gate_up.value.dim(1) / 2});
   swiglu_forward(tape.ctx(), {.gate_up = gate_up.value, .y = y.value});
-  tape.record("swiglu", y, [&tape, gate_up, id = y.id] {
-    swiglu_backward(
-        tape.ctx(),
-        {.gate_up = gate_up.value, .dy = tape.upstream(id), .dgate_up = tape.grad(gate_up)});
-  });
+  tape.record(
+      "swiglu", y,
+      [&tape, gate_up = tape.keep(gate_up), id = y.id] {
+        swiglu_backward(tape.ctx(), {.gate_up = tape.value(gate_up),
+                                     .dy = tape.upstream(id),
+                                     .dgate_up = tape.grad(gate_up)});
+      },
+      [&tape, gate_up = tape.keep(gate_up)](const Tensor& out) {
+        swiglu_forward(tape.ctx(), {.gate_up = tape.value(gate_up), .y = out});
+      });
   return y;
 }
 
 Var sigmoid_gate(Tape& tape, const Var& x, const Var& gate) {
   const Var y = tape.make(x.value.dtype, {x.value.dim(0), x.value.dim(1)});
   sigmoid_gate_forward(tape.ctx(), {.x = x.value, .gate = gate.value, .y = y.value});
-  tape.record("sigmoid_gate", y, [&tape, x, gate, id = y.id] {
-    const Grad dx = tape.grad(x), dgate = tape.grad(gate);
-    sigmoid_gate_backward(
-        tape.ctx(),
-        {.x = x.value, .gate = gate.value, .dy = tape.upstream(id), .dx = dx, .dgate = dgate});
-  });
+  tape.record(
+      "sigmoid_gate", y,
+      [&tape, x = tape.keep(x), gate = tape.keep(gate), id = y.id] {
+        const Grad dx = tape.grad(x), dgate = tape.grad(gate);
+        sigmoid_gate_backward(tape.ctx(), {.x = tape.value(x),
+                                           .gate = tape.value(gate),
+                                           .dy = tape.upstream(id),
+                                           .dx = dx,
+                                           .dgate = dgate});
+      },
+      [&tape, x = tape.keep(x), gate = tape.keep(gate)](const Tensor& out) {
+        sigmoid_gate_forward(tape.ctx(), {.x = tape.value(x), .gate = tape.value(gate), .y = out});
+      });
   return y;
 }
 

@@ -1,7 +1,9 @@
 // model/autograd/initialize.cpp -- initial values, element by element.
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/tensor/buffer.h"
+#include "kernels/tensor/float_dispatch.h"
 #include "kernels/tensor/rng.h"
 #include "model/autograd/param_store.h"
 
@@ -23,20 +25,27 @@ static double draw(const Init& init, uint64_t key, uint64_t i) {
   return 0;
 }
 
-void initialize(ParamStore& params, uint64_t seed) {
+// Elements begin .. end of `host`, whose first one is element `first` of the parameter.
+template <class T>
+static void draw_range(const Init& init, uint64_t key, int64_t first, int64_t begin, int64_t end,
+                       T* host) {
+  for (int64_t i = begin; i < end; ++i) host[i] = T(draw(init, key, uint64_t(first + i)));
+}
+
+void initialize(ParamStore& params, uint64_t seed, const Context& host) {
+  constexpr int64_t kBlock = 1 << 16;
   for (const Shard& shard : params.shards()) {
     const ParamSpec& spec = params.spec(shard.id);
     const uint64_t key = rng_key(seed, spec.name);
     const int64_t n = shard.master.numel();
-    Buffer host(shard.master.dtype, {n});
-    for (int64_t i = 0; i < n; ++i) {
-      const double x = draw(spec.init, key, uint64_t(shard.begin + i));
-      if (host.view().dtype == DType::f64)
-        host.view().as<double>()[i] = x;
-      else
-        host.view().as<float>()[i] = float(x);
-    }
-    copy(host.view(), shard.master);
+    Buffer drawn(shard.master.dtype, {n});
+    for_float_type(drawn.view(), [&]<class T>(T) {
+      parallel_for(host, (n + kBlock - 1) / kBlock, [&](int64_t block) {
+        draw_range(spec.init, key, shard.begin, block * kBlock, std::min(n, (block + 1) * kBlock),
+                   drawn.view().as<T>());
+      });
+    });
+    copy(drawn.view(), shard.master);
   }
 }
 

@@ -24,26 +24,36 @@ Var short_conv(Tape& tape, const Var& x, ParamId w, const Tensor& cu_seqlens,
                                   .initial_state = state.initial,
                                   .y = y.value,
                                   .final_state = state.final});
-  tape.record("short_conv", y, [&tape, x, w, cu_seqlens, id = y.id] {
-    short_conv_backward(tape.ctx(), {.x = x.value,
-                                     .w = tape.params().value(w),
-                                     .cu_seqlens = cu_seqlens,
-                                     .initial_state = {},
-                                     .dy = tape.upstream(id),
-                                     .dfinal_state = {},
-                                     .dx = tape.grad(x),
-                                     .dw = tape.params().grad(w),
-                                     .dinitial_state = {}});
-  });
+  tape.record(
+      "short_conv", y,
+      [&tape, x = tape.keep(x), w, cu_seqlens, id = y.id] {
+        short_conv_backward(tape.ctx(), {.x = tape.value(x),
+                                         .w = tape.params().value(w),
+                                         .cu_seqlens = cu_seqlens,
+                                         .initial_state = {},
+                                         .dy = tape.upstream(id),
+                                         .dfinal_state = {},
+                                         .dx = tape.grad(x),
+                                         .dw = tape.params().grad(w),
+                                         .dinitial_state = {}});
+      },
+      [&tape, x = tape.keep(x), w, cu_seqlens](const Tensor& out) {
+        short_conv_forward(tape.ctx(), {.x = tape.value(x),
+                                        .w = tape.params().value(w),
+                                        .cu_seqlens = cu_seqlens,
+                                        .initial_state = {},
+                                        .y = out,
+                                        .final_state = {}});
+      });
   return y;
 }
 
 static KdaForward kda_arguments(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens) {
-  return {.q = heads(in.q_NHK.value, in.H),
-          .k = heads(in.k_NHK.value, in.H),
-          .v = heads(in.v_NHV.value, in.HV),
-          .g = heads(in.g_NHK.value, in.HV),
-          .beta = in.beta_NH.value,
+  return {.q = heads(tape.value(in.q_NHK), in.H),
+          .k = heads(tape.value(in.k_NHK), in.H),
+          .v = heads(tape.value(in.v_NHV), in.HV),
+          .g = heads(tape.value(in.g_NHK), in.HV),
+          .beta = tape.value(in.beta_NH),
           .A_log = tape.params().value(in.A_log),
           .dt_bias = tape.params().value(in.dt_bias),
           .cu_seqlens = cu_seqlens,
@@ -94,6 +104,18 @@ static void probe(Tape& tape, ParamId A_log, const ProbedRecurrence& r) {
     tape.probe()->measure(tape.params().spec(A_log).group, r);
 }
 
+static KdaInputs keep(const Tape& tape, KdaInputs in) {
+  for (Var* v : {&in.q_NHK, &in.k_NHK, &in.v_NHV, &in.g_NHK, &in.beta_NH}) *v = tape.keep(*v);
+  return in;
+}
+
+// What the forward pass leaves for backward, in the second run if the first is not to keep it.
+using KdaSaved = std::shared_ptr<ArenaTensor>;
+static void save_into(Tape& tape, KdaForward& a, const KdaSaved& saved) {
+  *saved = ArenaTensor(*tape.ctx().arena, DType::u8, {kda_saved_bytes(tape.ctx(), a)});
+  a.saved = *saved;
+}
+
 Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens, const RecurrentState& state) {
   const Tensor& v = in.v_NHV.value;
   const Var o = tape.make(v.dtype, {v.dim(0), v.dim(1)});
@@ -101,18 +123,24 @@ Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens, const Recurre
   a.initial_state = state.initial;
   a.final_state = state.final;
   a.o = heads(o.value, in.HV);
-  Var saved;
-  if (tape.recording()) {
-    saved = tape.make(DType::u8, {kda_saved_bytes(tape.ctx(), a)});
-    a.saved = saved.value;
-  }
+  const auto saved = std::make_shared<ArenaTensor>();
+  if (tape.recording() && !tape.selective()) save_into(tape, a, saved);
   const Var probed = state_to_probe(tape, a);
   kda_forward(tape.ctx(), a);
   probe(tape, in.A_log,
         {in.g_NHK.value, a.A_log, a.dt_bias, a.beta, in.params, a.final_state, cu_seqlens});
-  tape.record("kda", o, [&tape, in, cu_seqlens, saved, id = o.id] {
-    kda_op_backward(tape, in, cu_seqlens, saved.value, id);
-  });
+  const KdaInputs kept = keep(tape, in);
+  tape.record(
+      "kda", o,
+      [&tape, kept, cu_seqlens, saved, id = o.id] {
+        kda_op_backward(tape, kept, cu_seqlens, *saved, id);
+      },
+      [&tape, kept, cu_seqlens, saved](const Tensor& out) {
+        KdaForward again = kda_arguments(tape, kept, cu_seqlens);
+        again.o = heads(out, kept.HV);
+        save_into(tape, again, saved);
+        kda_forward(tape.ctx(), again);
+      });
   return o;
 }
 
@@ -186,24 +214,33 @@ Var gated_rmsnorm(Tape& tape, const Var& x, const Var& gate, ParamId w, double e
   const Var y = tape.make(x.value.dtype, {N, H * C});
   const Var rstd = tape.make(sum_type(x.value.dtype), {N, H});
   const bool gated = gate.id >= 0;
-  gated_rmsnorm_forward(tape.ctx(), {.x = heads(x.value, H),
-                                     .gate = gated ? heads(gate.value, H) : Tensor{},
-                                     .w = tape.params().value(w),
-                                     .y = heads(y.value, H),
-                                     .rstd = rstd.value,
-                                     .eps = eps,
-                                     .activation = activation});
-  tape.record("gated_rmsnorm", y, [&tape, x, gate, gated, w, rstd, H, activation, id = y.id] {
-    gated_rmsnorm_backward(tape.ctx(), {.x = heads(x.value, H),
-                                        .gate = gated ? heads(gate.value, H) : Tensor{},
-                                        .w = tape.params().value(w),
-                                        .rstd = rstd.value,
-                                        .dy = heads(tape.upstream(id), H),
-                                        .dx = heads(tape.grad(x), H),
-                                        .dgate = gated ? heads(tape.grad(gate), H) : Grad{},
-                                        .dw = tape.params().grad(w),
-                                        .activation = activation});
-  });
+  const auto forward = [&tape, gated, w, rstd, H, eps, activation](
+                           const Tensor& from, const Tensor& logits, const Tensor& to) {
+    gated_rmsnorm_forward(tape.ctx(), {.x = heads(from, H),
+                                       .gate = gated ? heads(logits, H) : Tensor{},
+                                       .w = tape.params().value(w),
+                                       .y = heads(to, H),
+                                       .rstd = rstd.value,
+                                       .eps = eps,
+                                       .activation = activation});
+  };
+  forward(x.value, gate.value, y.value);
+  tape.record(
+      "gated_rmsnorm", y,
+      [&tape, x = tape.keep(x), gate = tape.keep(gate), gated, w, rstd, H, activation, id = y.id] {
+        gated_rmsnorm_backward(tape.ctx(), {.x = heads(tape.value(x), H),
+                                            .gate = gated ? heads(tape.value(gate), H) : Tensor{},
+                                            .w = tape.params().value(w),
+                                            .rstd = rstd.value,
+                                            .dy = heads(tape.upstream(id), H),
+                                            .dx = heads(tape.grad(x), H),
+                                            .dgate = gated ? heads(tape.grad(gate), H) : Grad{},
+                                            .dw = tape.params().grad(w),
+                                            .activation = activation});
+      },
+      [&tape, forward, x = tape.keep(x), gate = tape.keep(gate)](const Tensor& out) {
+        forward(tape.value(x), tape.value(gate), out);
+      });
   return y;
 }
 

@@ -1,49 +1,54 @@
 // model/autograd/op_times.h -- where a step's time goes, by op.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
+
+#include "kernels/device/stopwatch.h"
 
 namespace sluice {
 
-// A tape that is given one (Tape::time_into) adds to it. Forward of an op counts from the end of
-// what ran before it, so that the sum is the whole pass; the forward of a recomputed block counts
-// as forward both times.
+// A tape that is given one (Tape::time_into) adds to it. An op counts from the end of what ran
+// before it, so that the sum is the whole pass. Nobody waits for an op: where ops only queue work,
+// its end is noted in the queue. The forward of a recomputed block counts as forward both times;
+// what a selective block makes again, in the backward that asked for it.
 class OpTimes {
  public:
   struct Row {
     double forward_seconds = 0, backward_seconds = 0;
     int64_t calls = 0;  // of forward
   };
-  // `wait` returns when the work queued so far is done, where ops only queue it.
-  explicit OpTimes(std::function<void()> wait = {}) : wait_(std::move(wait)) {}
+  explicit OpTimes(const Context& ctx) : watch_(ctx) {}
 
-  const std::map<std::string, Row>& rows() const { return rows_; }
+  void start() { mark("", false); }  // what ran since the last op is nobody's
+  void forward_done(const std::string& op) { mark(op, false); }
+  void backward_done(const std::string& op) { mark(op, true); }
 
-  void start() { last_ = Clock::now(); }
-  void forward_done(const std::string& op) {
-    Row& row = rows_[op];
-    row.forward_seconds += lap();
-    ++row.calls;
+  // Of all so far; waits for it.
+  const std::map<std::string, Row>& rows() {
+    const std::vector<double> at = watch_.take();
+    for (size_t i = 1; i < at.size(); ++i) {
+      const auto& [op, backward] = ends_[i];
+      if (op.empty()) continue;
+      Row& row = rows_[op];
+      (backward ? row.backward_seconds : row.forward_seconds) += at[i] - at[i - 1];
+      row.calls += !backward;
+    }
+    ends_.clear();
+    return rows_;
   }
-  void backward_done(const std::string& op) { rows_[op].backward_seconds += lap(); }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  double lap() {
-    if (wait_) wait_();
-    const Clock::time_point now = Clock::now();
-    const double seconds = std::chrono::duration<double>(now - last_).count();
-    last_ = now;
-    return seconds;
+  void mark(const std::string& op, bool backward) {
+    ends_.emplace_back(op, backward);
+    watch_.mark();
   }
 
-  std::function<void()> wait_;
-  Clock::time_point last_ = Clock::now();
+  Stopwatch watch_;
+  std::vector<std::pair<std::string, bool>> ends_;  // of each mark: op, backward
   std::map<std::string, Row> rows_;
 };
 

@@ -124,7 +124,7 @@ class ParamStore {
   std::vector<ParamSpec> specs_;
 };
 
-// Draws the initial value of every shard on the CPU (see Init).
-void initialize(ParamStore& params, uint64_t seed);
+// Draws the initial value of every shard on the CPU (see Init), by the threads of `host`.
+void initialize(ParamStore& params, uint64_t seed, const Context& host = {});
 
 }  // namespace sluice

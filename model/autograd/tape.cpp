@@ -51,11 +51,38 @@ std::vector<Var> Tape::split(const Var& x, const std::vector<int64_t>& columns) 
   return parts;
 }
 
-void Tape::record(const char* name, const Var& output, std::function<void()> backward) {
+int Tape::owner(int id) const {
+  const int parent = slots_.at(size_t(id)).parent;
+  return parent < 0 ? id : parent;
+}
+
+Var Tape::keep(const Var& x) const {
+  if (x.id < 0 || !slots_[size_t(owner(x.id))].again) return x;
+  return {x.value, x.id, nullptr};
+}
+
+Tensor Tape::value(const Var& kept) {
+  if (kept.id < 0 || kept.memory) return kept.value;
+  const Slot& slot = slots_.at(size_t(kept.id));
+  Slot& whole = slots_[size_t(owner(kept.id))];
+  if (!whole.again) return kept.value;
+  if (!whole.value.view()) {
+    whole.value = ArenaTensor(*ctx_.arena, whole.like);
+    whole.again(whole.value);
+  }
+  return slot.parent < 0 ? whole.value.view() : whole.value.view().columns(slot.begin, slot.count);
+}
+
+void Tape::record(const char* name, const Var& output, std::function<void()> backward,
+                  Again again) {
   const std::string label = block_.empty() ? name : block_ + ": " + name;
   if (report_nonfinite_) check_finite(ctx_, output.value, label + ": output");
   if (times_) times_->forward_done(name);
-  if (recording_) steps_.push_back({label, name, output.id, std::move(backward)});
+  if (!recording_) return;
+  steps_.push_back({label, name, output.id, std::move(backward)});
+  if (!selective_ || !again) return;
+  slots_[size_t(output.id)].again = std::move(again);
+  slots_[size_t(output.id)].like = output.value;
 }
 
 Grad Tape::grad(int id, const Tensor& like) {
@@ -102,7 +129,8 @@ std::vector<Var> Tape::block(const std::string& name, std::vector<int> groups, R
   const int first_id = int(slots_.size());
   const int outer_from = recomputed_from_;
   if (recompute == Recompute::block) recomputed_from_ = first_id;
-  const bool record_inside = recording_ && recompute == Recompute::none;
+  const bool record_inside = recording_ && recompute != Recompute::block;
+  const bool outer_selective = std::exchange(selective_, recompute == Recompute::selective);
   const bool was_recording = std::exchange(recording_, record_inside);
   if (record_inside)
     steps_.push_back({name, "block", -1, [this, groups] { release(groups, Pass::backward); }});
@@ -113,7 +141,11 @@ std::vector<Var> Tape::block(const std::string& name, std::vector<int> groups, R
 
   recording_ = was_recording;
   recomputed_from_ = outer_from;
+  selective_ = outer_selective;
   if (record_inside) {
+    for (const Var& v : outputs)
+      SLUICE_CHECK(!slots_[size_t(owner(v.id))].again, name,
+                   ": hands out a value that is made again");
     steps_.push_back({name, "block", -1, [this, groups] { acquire(groups, Pass::backward); }});
   } else if (recording_) {
     std::vector<int> ids;  // -1: handed through from outside, its gradient is not ours to move
@@ -161,7 +193,12 @@ void Tape::run_back_to(size_t steps) {
   while (steps_.size() > steps) {
     const Step step = std::move(steps_.back());
     steps_.pop_back();
-    if (step.output >= 0 && !has_gradient(step.output)) continue;  // the loss does not depend on it
+    if (step.output >= 0) {
+      Slot& made = slots_[size_t(step.output)];
+      made.value.release();
+      made.again = {};                           // with what it holds
+      if (!has_gradient(step.output)) continue;  // the loss does not depend on it
+    }
     touched_.clear();
     step.backward();
     if (times_) times_->backward_done(step.op);

@@ -11,6 +11,10 @@
 // Values: memory lives as long as a Var or a closure holds it. A closure captures just what its
 // backward reads, so the capture list is the list of what is kept; what no backward needs is given
 // back during the forward pass. All of it comes from the context's arena.
+//
+// In a block with Recompute::selective values that are cheap to make again are not kept: their ops
+// record how (`again`), consumers capture keep(x), and the first backward that asks for value(x)
+// makes it. It lives until the backward of its maker, in which nothing reads it any more.
 #pragma once
 
 #include <functional>
@@ -37,7 +41,7 @@ struct Var {
   std::shared_ptr<const ArenaTensor> memory;
 };
 
-enum class Recompute : uint8_t { none, block };
+enum class Recompute : uint8_t { none, selective, block };
 
 class Tape {
  public:
@@ -76,16 +80,26 @@ class Tape {
   std::vector<Var> split(const Var& x, const std::vector<int64_t>& columns);
 
   // What an op does after its forward. The closure holds Tensors and Vars that its backward reads,
-  // ids and ParamIds; never the memory of a parameter or of a gradient, which move.
-  void record(const char* name, const Var& output, std::function<void()> backward);
+  // ids and ParamIds; never the memory of a parameter or of a gradient, which move. `again` writes
+  // the output once more, to the bit; an op gives it if that costs little beside a product.
+  using Again = std::function<void(const Tensor& output)>;
+  void record(const char* name, const Var& output, std::function<void()> backward,
+              Again again = {});
+
+  // What a closure captures of a value, and the value of that in backward.
+  Var keep(const Var& x) const;
+  Tensor value(const Var& kept);
+  // Will the ops of this block make their values again?
+  bool selective() const { return selective_ && recording_; }
 
   Grad grad(int id, const Tensor& like);  // for an op that produces the gradient of this value
   Grad grad(const Var& v) { return grad(v.id, v.value); }
   Tensor upstream(int id);  // for the op that made this value: its gradient, complete
 
   // Runs `body` with the parameter groups acquired, and again around its backward. With
-  // Recompute::block nothing of it is kept but its outputs and what it captured, and it is run once
-  // more before its backward; it may read any earlier value, which then gets its gradient as usual.
+  // Recompute::selective it may not hand out a value that is made again. With Recompute::block
+  // nothing of it is kept but its outputs and what it captured, and it is run once more before its
+  // backward; it may read any earlier value, which then gets its gradient as usual.
   using Body = std::function<std::vector<Var>()>;
   std::vector<Var> block(const std::string& name, std::vector<int> groups, Recompute recompute,
                          const Body& body);
@@ -106,14 +120,17 @@ class Tape {
   };
   struct Slot {  // gradient of one value
     ArenaTensor memory;
+    Again again;        // makes the value itself, if it is not kept
+    ArenaTensor value;  // made again
     bool written = false;
     int parent = -1;  // a range of this value's columns
     int64_t begin = 0, count = 0;
     std::vector<int> parts;  // ids of the ranges that it was split into
-    Tensor like;
+    Tensor like;             // of a value that was split or is made again
   };
 
   int add_slot();
+  int owner(int id) const;  // of the memory: the value that this one is a range of, or itself
   bool has_gradient(int id) const { return bool(slots_[size_t(id)].memory.view()); }
   void run_back_to(size_t steps);
   void replay(const Body& body, const std::vector<int>& groups, const std::vector<int>& outputs);
@@ -124,6 +141,7 @@ class Tape {
   ParamStore& params_;
   bool recording_;
   bool replaying_ = false;
+  bool selective_ = false;
   bool report_nonfinite_ = false;
   StepStats* stats_ = nullptr;
   LayerProbe* probe_ = nullptr;

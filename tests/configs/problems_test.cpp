@@ -74,7 +74,7 @@ TEST(TrainConfig, WrongFilesAndWhatIsSaid) {
        "c.yaml:1:16: model.ratio: expected two counts linear:full, not both 0, as in \"3:1\", got "
        "\"1:0:0\"\n"
        "c.yaml:1:36: model.hidden_size: expected a count above 0, got \"0\"\n"
-       "c.yaml:2:20: train.recompute: expected none or block, got \"full\"\n"
+       "c.yaml:2:20: train.recompute: expected none, selective or block, got \"full\"\n"
        "c.yaml:3:1: runs: unknown key; did you mean \"run\"?"},
   };
   for (const Wrong& w : files)

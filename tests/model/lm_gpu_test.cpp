@@ -128,7 +128,7 @@ TEST_F(LmGpu, LossAndGradientsAreThoseOfTheCpu) {
     EXPECT_LE(std::sqrt(errors / all), 0.04);
 
     // The same again: the same bits, with recomputation too.
-    for (Recompute recompute : {Recompute::none, Recompute::block}) {
+    for (Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
       EXPECT_EQ(gpu.pass(device_batch, recompute), got);
       const std::vector<Buffer> again = gpu.gradients();
       for (size_t i = 0; i < g.size(); ++i)
@@ -139,21 +139,23 @@ TEST_F(LmGpu, LossAndGradientsAreThoseOfTheCpu) {
 }
 
 TEST_F(LmGpu, PlannedMemoryIsUsed) {
-  GpuContext gpu_ctx;
-  Model gpu(dense("2:1", false), gpu_ctx);
-  const Documents documents({40, 1, 130, 64, 65, 212});
-  std::vector<Buffer> memory;
-  const LmBatch batch = on_device(documents.batch(), memory);
-  gpu.pass(batch, Recompute::none);
-  Arena plan = Arena::plan(Device::cuda);
-  Context ctx = gpu_ctx;
-  ctx.mode = Mode::plan;
-  ctx.arena = &plan;
-  gpu.params.start_step();
-  Tape tape(ctx, gpu.params, Tape::Mode::train);
-  tape.backward(gpu.lm.loss(tape, batch, Recompute::none));
-  EXPECT_EQ(plan.peak(), gpu_ctx.arena.peak());
-  EXPECT_EQ(gpu_ctx.arena.used(), 0);
+  for (Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
+    GpuContext gpu_ctx;
+    Model gpu(dense("2:1", false), gpu_ctx);
+    const Documents documents({40, 1, 130, 64, 65, 212});
+    std::vector<Buffer> memory;
+    const LmBatch batch = on_device(documents.batch(), memory);
+    gpu.pass(batch, recompute);
+    Arena plan = Arena::plan(Device::cuda);
+    Context ctx = gpu_ctx;
+    ctx.mode = Mode::plan;
+    ctx.arena = &plan;
+    gpu.params.start_step();
+    Tape tape(ctx, gpu.params, Tape::Mode::train);
+    tape.backward(gpu.lm.loss(tape, batch, recompute));
+    EXPECT_EQ(plan.peak(), gpu_ctx.arena.peak());
+    EXPECT_EQ(gpu_ctx.arena.used(), 0);
+  }
 }
 
 // Overfits one batch on both devices; losses stay together as long as rounding lets them.

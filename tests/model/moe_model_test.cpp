@@ -48,7 +48,7 @@ TEST_F(MoeModel, ThreadsAndRecomputationChangeNoBit) {
 TEST_F(MoeModel, TheSearchForBadNumbersPassesAGoodModel) {
   const test::CpuContext ctx;
   const test::Documents docs({17, 40});
-  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
     params_.start_step();
     Tape tape(ctx, params_, Tape::Mode::train);
     tape.report_nonfinite();

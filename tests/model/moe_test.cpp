@@ -136,7 +136,7 @@ TEST(Moe, CountsOnceAToken) {
   ASSERT_EQ(stats.expert_counts().dim(0), config.num_hidden_layers - 1);
   const test::Documents docs({5, 0, 60, 1});
   std::vector<std::vector<int64_t>> seen;
-  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
     stats.start_step(cpu);
     params.start_step();
     for (int m = 0; m < 2; ++m) {

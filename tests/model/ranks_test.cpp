@@ -240,7 +240,7 @@ TEST_P(Ranks, TwoRanksWithRecomputationEqualOne) {
 
 // Planned bytes are the used ones, and every tensor is at the same address in every step.
 TEST_P(Ranks, PlanIsExactAndAddressesRepeat) {
-  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
     PlainStore params(DType::f32);
     const Lm lm(GetParam().config, params);
     params.allocate();

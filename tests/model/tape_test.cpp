@@ -214,8 +214,8 @@ TEST_F(TapeTest, RecomputedBlocksGiveTheSameBits) {
 
 TEST_F(TapeTest, BlocksNestInEveryCombination) {
   std::vector<std::vector<double>> results;
-  for (const Recompute outer : {Recompute::none, Recompute::block})
-    for (const Recompute inner : {Recompute::none, Recompute::block})
+  for (const Recompute outer : {Recompute::none, Recompute::selective, Recompute::block})
+    for (const Recompute inner : {Recompute::none, Recompute::selective, Recompute::block})
       results.push_back(gradient([&](Tape& tape, const Var& x) {
         return tape
             .block(
@@ -289,7 +289,7 @@ TEST_F(TapeTest, WhatNoBackwardReadsIsFreedInTheForwardPass) {
 
 // With the plan's bytes and no more, twice at the same addresses.
 TEST_F(TapeTest, EveryStepIsThePlan) {
-  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
     std::vector<Arena> arenas;
     arenas.push_back(Arena::plan(Device::cpu));
     std::vector<std::vector<const void*>> addresses;
@@ -322,7 +322,7 @@ TEST_F(TapeTest, EveryStepIsThePlan) {
 
 TEST_F(TapeTest, TheFirstOpThatIsNotFiniteIsNamed) {
   const double inf = std::numeric_limits<double>::infinity();
-  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
     const auto report = [&](const std::function<Var(Tape&, const Var&)>& middle) {
       return error_of([&] {
         Tape tape(ctx_, store_, Tape::Mode::train);
@@ -354,7 +354,7 @@ TEST_F(TapeTest, TheFirstOpThatIsNotFiniteIsNamed) {
 }
 
 TEST_F(TapeTest, AParametersGradientThatIsNotFiniteIsNamed) {
-  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
     store_.start_step();
     Tape tape(ctx_, store_, Tape::Mode::train);
     tape.report_nonfinite();

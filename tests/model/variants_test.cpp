@@ -54,7 +54,7 @@ TEST_P(Variants, ThreadsAndRecomputationChangeNoBit) {
 }
 
 TEST_P(Variants, PlanTakesWhatARunTakes) {
-  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
     Arena plan = Arena::plan(Device::cpu);
     train({.mode = Mode::plan, .arena = &plan}, docs_, recompute);
     Arena exact(Device::cpu, plan.peak());  // a byte more would throw

@@ -47,7 +47,7 @@ TEST_P(GradcheckModel, EveryParameter) {
 }
 
 TEST(GradcheckVariants, EveryParameter) {
-  for (const Recompute recompute : {Recompute::none, Recompute::block})
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block})
     for (const Mode mode : {Mode::run, Mode::reference}) {
       const test::CpuContext ctx(mode);
       expect_right("variants", gradcheck_model(ctx, gradcheck_variant_config(), recompute, 1));
@@ -57,7 +57,7 @@ TEST(GradcheckVariants, EveryParameter) {
 
 TEST(GradcheckMoe, EveryParameter) {
   for (const bool softmax : {false, true})
-    for (const Recompute recompute : {Recompute::none, Recompute::block})
+    for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block})
       for (const Mode mode : {Mode::run, Mode::reference}) {
         LmConfig model = gradcheck_moe_config();
         if (softmax) {

@@ -45,7 +45,7 @@ double loss_in(DType dtype, const Config& c, const Context& on, const MicroBatch
   PlainStore params(dtype, on.device);
   const Lm lm(c.model, params);
   params.allocate();
-  initialize(params, uint64_t(c.run.seed));
+  initialize(params, uint64_t(c.run.seed), on);
   params.refresh(on);
   StepRunner runner(on, params, lm, Recompute::none, 0);
   Arena arena(on.device, runner.plan(batch));
@@ -81,14 +81,12 @@ int64_t plan_update(const Context& ctx, Optimizer& optimizer) {
 }
 
 struct Measured {
-  explicit Measured(std::function<void()> wait) : times(std::move(wait)) {}
+  explicit Measured(const Context& ctx) : times(ctx) {}
   OpTimes times;  // of all repeats
   std::vector<double> seconds;
-  double in_optimizer = 0;  // seconds of all repeats
 };
 
-// Waiting for every op would cost a GPU much of its rate: there `seconds` are of steps without it,
-// and the times by op of as many others.
+// On CUDA `seconds` are of steps that note nothing, the times by op of as many others.
 void measure_steps(const Config& c, const Context& ctx, int64_t repeats, PlainStore& params,
                    Optimizer& optimizer, StepRunner& runner, const MicroBatch& batch,
                    Measured& out) {
@@ -103,18 +101,17 @@ void measure_steps(const Config& c, const Context& ctx, int64_t repeats, PlainSt
     for (int64_t m = 0; m < micro_batches; ++m)
       runner.train(batch, 1 / double(c.train.batch_tokens));
     params.finish_gradients();
-    const double before = monotonic_seconds();
     state.step = i + 1;
     state.lr = 1e-4F;
     StepState* at = on_device.put(state);
     optimizer.clip(ctx, at);
     optimizer.step(ctx, at);
     params.refresh(ctx);
+    if (i > untimed) out.times.forward_done("optimizer");
     on_device.take(state);
     const double end = monotonic_seconds();
     if (i == 0) continue;
     if (untimed == 0 || i <= untimed) out.seconds.push_back(end - begin);
-    if (i > untimed) out.in_optimizer += end - before;
   }
 }
 
@@ -149,18 +146,16 @@ nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) 
   PlainStore params(DType::f32, ctx.device);
   const Lm lm(c.model, params);
   params.allocate();
-  initialize(params, uint64_t(c.run.seed));
+  initialize(params, uint64_t(c.run.seed), ctx);
   params.refresh(ctx);
   Optimizer optimizer(c.optim, params);
-  StepRunner runner(ctx, params, lm,
-                    c.train.recompute == "block" ? Recompute::block : Recompute::none,
-                    c.train.z_loss);
+  StepRunner runner(ctx, params, lm, recompute_of(c.train.recompute), c.train.z_loss);
   const int64_t planned = std::max(runner.plan(batch), plan_update(ctx, optimizer));
   Arena arena(ctx.device, planned);
   ctx.arena = &arena;
   runner.use(arena);
 
-  Measured measured(handles.wait());
+  Measured measured(ctx);
   measure_steps(c, ctx, bench.repeats, params, optimizer, runner, batch, measured);
   SLUICE_CHECK(arena.peak() == planned, "the step used ", arena.peak(), " bytes of ", planned,
                " planned");
@@ -180,19 +175,17 @@ nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) 
   report["gflops"] = flops / step / 1e9;
   report["gemm_gflops"] = peak / 1e9;
   report["share_of_gemm_rate"] = flops / step / peak;
-  report["bytes"] = {{"weights", params.numel() * 4},
+  report["bytes"] = {{"weights", params.numel() * (ctx.device == Device::cuda ? 6 : 4)},
                      {"gradients", params.numel() * 4},
                      {"optimizer", optimizer.bytes()},
                      {"step_planned", planned},
-                     {"step_used", arena.peak()}};
+                     {"step_used", arena.peak()},
+                     {"device_in_use", used_device_bytes(ctx.device)}};
   const double repeats = double(bench.repeats);
   for (const auto& [op, row] : measured.times.rows())
     report["ops"][op] = {{"calls", double(row.calls) / repeats},
                          {"forward_seconds", row.forward_seconds / repeats},
                          {"backward_seconds", row.backward_seconds / repeats}};
-  report["ops"]["optimizer"] = {{"calls", 1},
-                                {"forward_seconds", measured.in_optimizer / repeats},
-                                {"backward_seconds", 0.0}};
   return report;
 }
 
@@ -220,8 +213,9 @@ std::string bench_step_text(const nlohmann::ordered_json& r) {
   };
   out += fmt::format(
       "memory   weights {:.1f} MiB, gradients {:.1f}, optimizer {:.1f}, step planned {:.1f}, used "
-      "{:.1f}\n\n",
-      mib("weights"), mib("gradients"), mib("optimizer"), mib("step_planned"), mib("step_used"));
+      "{:.1f}; in use on the device {:.1f}\n\n",
+      mib("weights"), mib("gradients"), mib("optimizer"), mib("step_planned"), mib("step_used"),
+      mib("device_in_use"));
 
   std::vector<std::pair<double, std::string>> lines;
   for (const auto& [op, row] : r["ops"].items()) {
@@ -231,6 +225,10 @@ std::string bench_step_text(const nlohmann::ordered_json& r) {
                                           100 * (f + b) / r["step_seconds"].get<double>()));
   }
   std::sort(lines.rbegin(), lines.rend());
+  double sum = 0;
+  for (const auto& line : lines) sum += line.first;
+  lines.emplace_back(sum, fmt::format("{:<22} {:>6} {:>25.1f} {:>6.1f} %\n", "all", "", sum * 1e3,
+                                      100 * sum / r["step_seconds"].get<double>()));
   out += fmt::format("{:<22} {:>6} {:>12} {:>12} {:>8}\n", "op", "calls", "forward ms",
                      "backward ms", "of step");
   for (const auto& line : lines) out += line.second;

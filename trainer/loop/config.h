@@ -130,7 +130,7 @@ struct TrainSettings {
   int64_t steps = 400;
   int64_t batch_tokens = 8192;        // global
   int64_t micro_batch_tokens = 4096;  // what memory holds; accumulation follows
-  std::string recompute = "none";     // none | block
+  std::string recompute = "none";     // none | selective | block
   int64_t validate_every_steps = 50;
   double z_loss = 0;  // coefficient of the squared log sum of exp logits, a token
   NonfiniteConfig nonfinite;
@@ -144,8 +144,8 @@ struct TrainSettings {
     v("steps", steps, "a count above 0", positive);
     v("batch_tokens", batch_tokens, "a count above 0", positive);
     v("micro_batch_tokens", micro_batch_tokens, "a count above 0", positive);
-    v("recompute", recompute, "none or block",
-      [](const std::string& s) { return s == "none" || s == "block"; });
+    v("recompute", recompute, "none, selective or block",
+      [](const std::string& s) { return s == "none" || s == "selective" || s == "block"; });
     v("validate_every_steps", validate_every_steps, "a count above 0", positive);
     v("z_loss", z_loss, "a number of at least 0", [](double x) { return x >= 0; });
     v.section("nonfinite", nonfinite);

@@ -8,6 +8,11 @@
 
 namespace sluice {
 
+Recompute recompute_of(const std::string& name) {
+  if (name == "block") return Recompute::block;
+  return name == "selective" ? Recompute::selective : Recompute::none;
+}
+
 StepRunner::StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute,
                        double z_loss, StepStats* stats)
     : ctx_(ctx),

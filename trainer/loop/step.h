@@ -26,6 +26,8 @@ struct Scores {
   std::span<const int32_t> predicted;  // [N] the likeliest target, the lowest id of equals
 };
 
+Recompute recompute_of(const std::string& name);  // train.recompute
+
 class StepRunner {
  public:
   // `ctx` has no arena yet: plan() says how large it must be, and use() gives it.

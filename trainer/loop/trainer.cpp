@@ -40,9 +40,9 @@ Trainer::Trainer(const Config& config, Folder folder)
     optimizer_ = std::make_unique<Optimizer>(config_.optim, *params_);
   });
   stats_ = std::make_unique<StepStats>(*params_, ctx_.device);
-  runner_ = std::make_unique<StepRunner>(
-      ctx_, *params_, *lm_, config_.train.recompute == "block" ? Recompute::block : Recompute::none,
-      config_.train.z_loss, stats_.get());
+  runner_ =
+      std::make_unique<StepRunner>(ctx_, *params_, *lm_, recompute_of(config_.train.recompute),
+                                   config_.train.z_loss, stats_.get());
   for (OpenPart& p : parts_)
     p.flops_per_token = train_flops_per_token(*lm_, p.is.data.seq_len_tokens);
   progress_.note(cost_table(*lm_, *params_, config_.data.seq_len_tokens) + optimizer_->table() +
