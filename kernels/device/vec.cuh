@@ -114,6 +114,32 @@ __device__ inline void put(T* p, float (&x)[E], bool add) {
   store(p, x);
 }
 
+// E bf16 in E / 2 registers, as they come from memory: for what is fetched well ahead of its use.
+template <int E>
+struct Packed {
+  uint32_t words[(E + 1) / 2];
+  __device__ void fetch(const bf16* p) {
+    if constexpr (E == 8)
+      *reinterpret_cast<uint4*>(words) = *reinterpret_cast<const uint4*>(p);
+    else if constexpr (E == 4)
+      *reinterpret_cast<uint2*>(words) = *reinterpret_cast<const uint2*>(p);
+    else
+      words[0] = *reinterpret_cast<const uint16_t*>(p);
+  }
+  __device__ void unpack(float (&x)[E]) const {
+    static_assert(E == 1 || E == 4 || E == 8);
+    if constexpr (E == 1) {
+      x[0] = __uint_as_float(words[0] << 16);
+    } else {
+#pragma unroll
+      for (int i = 0; i < E / 2; ++i) {
+        x[2 * i] = __uint_as_float(words[i] << 16);
+        x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+      }
+    }
+  }
+};
+
 __device__ inline float sigmoid(float x) {
   return __fdividef(1, 1 + __expf(-x));
 }

@@ -32,8 +32,8 @@ void rmsnorm_backward(const Context& ctx, const RmsNormBackward& a) {
   check_shape(a.dy, "dy", {N, C}, a.x);
   check_shape(a.dx.t, "dx", {N, C}, a.x);
   check_shape(a.dw.t, "dw", {C}, a.w);
-  const int64_t blocks = (N + kRmsNormBlockRows - 1) / kRmsNormBlockRows;
-  const ArenaTensor parts = scratch(ctx, a.w.dtype, {blocks, C});
+  const int64_t rows = ctx.device == Device::cuda ? kRmsNormCudaRows : kRmsNormBlockRows;
+  const ArenaTensor parts = scratch(ctx, a.w.dtype, {(N + rows - 1) / rows, C});
   if (ctx.mode == Mode::plan) return;
   SLUICE_DISPATCH(rmsnorm_backward, ctx, a, parts.view());
 }

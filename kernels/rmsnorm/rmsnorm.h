@@ -38,5 +38,6 @@ void rmsnorm_backward(const Context& ctx, const RmsNormBackward& a);
 
 // Rows whose part of dw is summed on its own; the parts are then added in order.
 constexpr int64_t kRmsNormBlockRows = 16;
+constexpr int64_t kRmsNormCudaRows = 32;
 
 }  // namespace sluice

@@ -1,8 +1,9 @@
 // kernels/short_conv/short_conv.cu -- a thread walks kWarpRows rows of E channels with its inputs
 // and taps in registers; a row is read once (backward: the W-1 rows around a block twice).
 //
-// Rows are fetched kGroup at a time, so that enough is under way. Arrays of kTaps have zeros for the
-// taps that are not there, so that every loop over taps has a length known to the compiler. Without states: no generation on the GPU yet.
+// Rows are fetched kGroup at a time, so that enough is under way. Arrays of kTaps have zeros for
+// the taps that are not there, so that every loop over taps has a length known to the compiler.
+// Without states: no generation on the GPU yet.
 #include "kernels/base/cuda_check.h"
 #include "kernels/device/sum_parts.cuh"
 #include "kernels/device/vec.cuh"
@@ -71,31 +72,6 @@ struct Window {
       if (d <= age)
 #pragma unroll
         for (int e = 0; e < E; ++e) z[e] += tap[d][e] * x[d][e];
-  }
-};
-
-// E channels of a row in E / 2 registers: what is under way takes little room.
-template <int E>
-struct Packed {
-  uint32_t words[(E + 1) / 2];
-  __device__ void fetch(const bf16* p) {
-    if constexpr (E == 8)
-      *reinterpret_cast<uint4*>(words) = *reinterpret_cast<const uint4*>(p);
-    else if constexpr (E == 4)
-      *reinterpret_cast<uint2*>(words) = *reinterpret_cast<const uint2*>(p);
-    else
-      words[0] = *reinterpret_cast<const uint16_t*>(p);
-  }
-  __device__ void unpack(float (&x)[E]) const {
-    if constexpr (E == 1) {
-      x[0] = __uint_as_float(words[0] << 16);
-    } else {
-#pragma unroll
-      for (int i = 0; i < E / 2; ++i) {
-        x[2 * i] = __uint_as_float(words[i] << 16);
-        x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-      }
-    }
   }
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/add/add.h"
 #include "kernels/tensor/fill.h"
 #include "model/autograd/op_times.h"
 
@@ -91,22 +92,48 @@ Grad Tape::grad(int id, const Tensor& like) {
   touched_.push_back(id);
   const bool add = std::exchange(slot.written, true);
   if (slot.parent < 0) {
-    if (!slot.memory.view()) slot.memory = ArenaTensor(*ctx_.arena, like);
-    return {slot.memory.view(), add};
+    if (!slot.memory) slot.memory = std::make_shared<ArenaTensor>(*ctx_.arena, like);
+    own_gradient(slot);
+    return {slot.memory->view(), add};
   }
   Slot& whole = slots_[size_t(slot.parent)];
-  if (!whole.memory.view()) whole.memory = ArenaTensor(*ctx_.arena, whole.like);
-  return {whole.memory.view().columns(slot.begin, slot.count), add};
+  if (!whole.memory) whole.memory = std::make_shared<ArenaTensor>(*ctx_.arena, whole.like);
+  return {whole.memory->view().columns(slot.begin, slot.count), add};
+}
+
+// What was passed on is written no more as long as another value has it. In a residual stream the
+// other one, the branch's end, has gone backward by then.
+void Tape::own_gradient(Slot& slot) {
+  if (slot.memory.use_count() == 1) return;
+  const Tensor shared = slot.memory->view();
+  auto own = std::make_shared<ArenaTensor>(*ctx_.arena, shared);
+  zero(ctx_, own->view());
+  add_forward(ctx_, {.a = shared, .b = own->view(), .y = own->view()});
+  slot.memory = std::move(own);
+}
+
+void Tape::pass_on(int upstream, int input) {
+  Slot& to = slots_.at(size_t(input));
+  const Tensor dy = this->upstream(upstream);
+  if (to.parent < 0 && to.parts.empty() && !to.written) {
+    touched_.push_back(input);
+    to.memory = slots_[size_t(upstream)].memory;
+    to.written = true;
+    return;
+  }
+  const Grad d = grad(input, dy);
+  if (!d.add) zero(ctx_, d.t);
+  add_forward(ctx_, {.a = dy, .b = d.t, .y = d.t});
 }
 
 Tensor Tape::upstream(int id) {
   Slot& slot = slots_.at(size_t(id));
-  SLUICE_CHECK(slot.memory.view(), "nothing consumed value ", id);
+  SLUICE_CHECK(slot.memory, "nothing consumed value ", id);
   for (const int part : slot.parts) {
     Slot& p = slots_[size_t(part)];
-    if (!std::exchange(p.written, true)) zero(ctx_, slot.memory.view().columns(p.begin, p.count));
+    if (!std::exchange(p.written, true)) zero(ctx_, slot.memory->view().columns(p.begin, p.count));
   }
-  return slot.memory.view();
+  return slot.memory->view();
 }
 
 void Tape::acquire(const std::vector<int>& groups, Pass pass) {
@@ -205,10 +232,10 @@ void Tape::run_back_to(size_t steps) {
     if (report_nonfinite_ && step.output >= 0)
       for (const int id : touched_)
         if (has_gradient(id))
-          check_finite(ctx_, slots_[size_t(id)].memory, step.name + ": gradient of an input");
+          check_finite(ctx_, *slots_[size_t(id)].memory, step.name + ": gradient of an input");
     if (step.output < 0) continue;
     Slot& slot = slots_[size_t(step.output)];
-    slot.memory.release();
+    slot.memory.reset();
     slot.written = false;
   }
 }

@@ -95,6 +95,9 @@ class Tape {
   Grad grad(int id, const Tensor& like);  // for an op that produces the gradient of this value
   Grad grad(const Var& v) { return grad(v.id, v.value); }
   Tensor upstream(int id);  // for the op that made this value: its gradient, complete
+  // For an op whose gradient of `input` is its upstream gradient itself: no copy, both have one
+  // memory until something is added to one of them.
+  void pass_on(int upstream, int input);
 
   // Runs `body` with the parameter groups acquired, and again around its backward. With
   // Recompute::selective it may not hand out a value that is made again. With Recompute::block
@@ -119,7 +122,7 @@ class Tape {
     std::function<void()> backward;
   };
   struct Slot {  // gradient of one value
-    ArenaTensor memory;
+    std::shared_ptr<ArenaTensor> memory;
     Again again;        // makes the value itself, if it is not kept
     ArenaTensor value;  // made again
     bool written = false;
@@ -131,7 +134,8 @@ class Tape {
 
   int add_slot();
   int owner(int id) const;  // of the memory: the value that this one is a range of, or itself
-  bool has_gradient(int id) const { return bool(slots_[size_t(id)].memory.view()); }
+  bool has_gradient(int id) const { return bool(slots_[size_t(id)].memory); }
+  void own_gradient(Slot& slot);
   void run_back_to(size_t steps);
   void replay(const Body& body, const std::vector<int>& groups, const std::vector<int>& outputs);
   void acquire(const std::vector<int>& groups, Pass pass);
