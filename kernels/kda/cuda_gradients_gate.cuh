@@ -1,0 +1,199 @@
+// kernels/kda/cuda_gradients_gate.cuh -- from logits to decays and factors of a chunk, and from dG
+// back to the logits. A thread has two channels of half a block of rows.
+#pragma once
+
+#include "kernels/kda/cuda_gradients.cuh"
+
+namespace sluice::cuda::kda_gpu {
+
+// Norms and write strengths; 0 for missing tokens. D / 16 threads a token.
+template <int D>
+__device__ void norms(const Gradients& t, const Unit& u, Shared<D>& s) {
+  constexpr int kEach = D / 16;
+  const int i = int(threadIdx.x) / kEach, lane = int(threadIdx.x) % kEach;
+  float qq = 0, kk = 0;
+#pragma unroll
+  for (int part = 0; part < 2; ++part) {
+    const int at = swizzled<D>(i, part * D / 2 + lane * 8);
+    const uint4 q = *reinterpret_cast<const uint4*>(s.q + at);
+    const uint4 k = *reinterpret_cast<const uint4*>(s.k + at);
+    const uint32_t qs[] = {q.x, q.y, q.z, q.w}, ks[] = {k.x, k.y, k.z, k.w};
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const float2 x = unpack(qs[e]), y = unpack(ks[e]);
+      qq += x.x * x.x + x.y * x.y;
+      kk += y.x * y.x + y.y * y.y;
+    }
+  }
+  qq = warp_sum(qq, kEach), kk = warp_sum(kk, kEach);
+  if (lane != 0) return;
+  const bool there = i < u.at.C;
+  const float logit = __bfloat162float(t.beta[u.at.n0 + min(i, u.at.C - 1)][u.hv]);
+  s.q_norm[i] = there ? rsqrtf(qq + kEps) * rsqrtf(float(D)) : 0;
+  s.k_norm[i] = there ? rsqrtf(kk + kEps) : 0;
+  s.beta[i] = there ? t.gate.beta_max * sigmoid(logit) : 0;
+}
+
+// log2 of the decay from the middle of the block (after its row 7) to each row, in e and memory.
+template <int D>
+__device__ void exponents(const Gradients& t, const Unit& u, const uint32_t (&logits)[8],
+                          float2 (&e)[8], Shared<D>& s) {
+  constexpr float kLog2e = 1.4426950408889634f;
+  const int half = Column<D>::half(), d = Column<D>::channel();
+  const float A = __expf(t.gate.A_log[u.hv]);
+  const float bias0 = t.gate.bias[u.hv * D + d], bias1 = t.gate.bias[u.hv * D + d + 1];
+#pragma unroll
+  for (int r = 0; r < 8; ++r) {
+    const float2 z = unpack(logits[r]);
+    const bool there = half * 8 + r < u.at.C;
+    e[r].x = there ? kLog2e * log_decay(t.gate, A, z.x + bias0) : 0;
+    e[r].y = there ? kLog2e * log_decay(t.gate, A, z.y + bias1) : 0;
+  }
+  float2 sum = e[0], range;
+  if (half % 2) {
+#pragma unroll
+    for (int r = 1; r < 8; ++r) {
+      sum.x += e[r].x, sum.y += e[r].y;
+      e[r] = sum;
+    }
+    range = sum;
+  } else {
+    float2 after{0, 0};
+#pragma unroll
+    for (int r = 7; r >= 0; --r) {
+      const float2 mine = e[r];
+      e[r] = {-after.x, -after.y};
+      if (r == 0) break;
+      after.x += mine.x, after.y += mine.y;
+    }
+    range = after;
+    sum.x += after.x, sum.y += after.y;
+  }
+  if (fminf(range.x, range.y) < -kLog2e * kSafeRange) s.unsafe[half / 2] = 1;
+  put_pair(s.half + half * D + d, sum.x, sum.y);
+#pragma unroll
+  for (int r = 0; r < 8; ++r)
+    put_pair(s.exponent + swizzled<D>(half * 8 + r, d), e[r].x, e[r].y);
+}
+
+// q, k and w times the decay from or to their anchor. That is the block's middle where it is safe,
+// else the block's start for q and k, its end for w.
+template <int D>
+__device__ void factors(const float2 (&e)[8], Shared<D>& s) {
+  const int half = Column<D>::half(), d = Column<D>::channel(), block = half / 2;
+  float2 from{0, 0}, to{0, 0};
+  if (s.unsafe[block]) {
+    from = pair_at(s.half + 2 * block * D + d);
+    to = pair_at(s.half + (2 * block + 1) * D + d);
+  }
+#pragma unroll
+  for (int r = 0; r < 8; ++r) {
+    const int i = half * 8 + r, at = swizzled<D>(i, d);
+    const float x0 = exp2_flushed(from.x + e[r].x), x1 = exp2_flushed(from.y + e[r].y);
+    const float y0 = exp2_flushed(to.x - e[r].x), y1 = exp2_flushed(to.y - e[r].y);
+    const float2 q = pair_at(s.q + at), k = pair_at(s.k + at);
+    const float q_norm = s.q_norm[i], k_norm = s.k_norm[i], beta = s.beta[i];
+    const float k0 = k.x * k_norm, k1 = k.y * k_norm;
+    put_pair(s.q + at, q.x * q_norm * x0, q.y * q_norm * x1);
+    put_pair(s.k + at, k0 * x0, k1 * x1);
+    put_pair(s.w + at, k0 * beta * y0, k1 * beta * y1);
+  }
+}
+
+// across, start, end: a thread a channel and block. Results may be denormal: next to them are
+// factors up to e^41.
+template <int D>
+__device__ void decays_of_blocks(Shared<D>& s) {
+  const int d = int(threadIdx.x) % D, I = int(threadIdx.x) / D;
+  float before = s.unsafe[I] ? 0 : s.half[2 * I * D + d];
+  float after = s.unsafe[I] ? 0 : s.half[(2 * I + 1) * D + d];
+#pragma unroll 1
+  for (int J = I - 1; J >= 0; --J) {
+    const float first = s.half[2 * J * D + d], second = s.half[(2 * J + 1) * D + d];
+    s.across[(I * (I - 1) / 2 + J) * D + d] = exp2f(before + (s.unsafe[J] ? 0 : second));
+    before += first + second;
+  }
+  s.start[I * D + d] = exp2f(before);
+#pragma unroll 1
+  for (int J = 2 * I + 2; J < 8; ++J) after += s.half[J * D + d];
+  s.end[I * D + d] = exp2f(after);
+}
+
+// One token and channel: dy of the gate's logit z; dA gets its part of dA_log.
+__device__ inline float logit_gradient(const Gate& gate, float A, float z, float dg, float& dA) {
+  const float g = log_decay(gate, A, z);
+  if (g < -104) return 0;  // e^g is 0 in f32: what the sum in dg holds there is rounding
+  if (gate.bounded) {
+    const float p = sigmoid(A * z), dz = dg * gate.lower_bound * p * (1 - p);
+    dA += dz == 0 ? 0 : dz * A * z;  // not 0 * infinity
+    return A * dz;
+  }
+  dA += dg * g;
+  return -A * sigmoid(z) * dg;
+}
+
+// Sums of eight rows of dG, for those before them.
+template <int D>
+__device__ void sum_halves(Shared<D>& s) {
+  const int half = Column<D>::half(), d = Column<D>::channel();
+  float2 sum{0, 0};
+#pragma unroll
+  for (int r = 0; r < 8; ++r) {
+    const float2 dG = pair_at(s.exponent + swizzled<D>(half * 8 + r, d));
+    sum.x += dG.x, sum.y += dG.y;
+  }
+  put_pair(s.half + half * D + d, sum.x, sum.y);
+}
+
+// dg = the reverse sum of dG; through the gate; parts of its parameters' gradients.
+template <int D>
+__device__ void gate_backward(const Gradients& t, const Unit& u, const uint32_t (&logits)[8],
+                              Shared<D>& s) {
+  const int half = Column<D>::half(), d = Column<D>::channel();
+  const float A = __expf(t.gate.A_log[u.hv]);
+  const float bias0 = t.gate.bias[u.hv * D + d], bias1 = t.gate.bias[u.hv * D + d + 1];
+  float2 dg = pair_at(s.last + d), dbias{0, 0};
+  for (int J = 0; J < 4; ++J) {
+    const float2 x = pair_at(s.last_parts + J * D + d);
+    dg.x += x.x, dg.y += x.y;
+  }
+#pragma unroll 1
+  for (int J = 7; J > half; --J) {
+    const float2 x = pair_at(s.half + J * D + d);
+    dg.x += x.x, dg.y += x.y;
+  }
+  float dA = 0;
+#pragma unroll
+  for (int r = 7; r >= 0; --r) {
+    const int i = half * 8 + r;
+    const float2 dG = pair_at(s.exponent + swizzled<D>(i, d)), z = unpack(logits[r]);
+    dg.x += dG.x, dg.y += dG.y;
+    if (i >= u.at.C) continue;
+    float y0 = logit_gradient(t.gate, A, z.x + bias0, dg.x, dA);
+    float y1 = logit_gradient(t.gate, A, z.y + bias1, dg.y, dA);
+    dbias.x += y0, dbias.y += y1;
+    bf16* out = t.dg[u.at.n0 + i] + u.hv * D + d;
+    if (t.add_dg) {
+      const float2 old = pair_at(out);
+      y0 += old.x, y1 += old.y;
+    }
+    put_pair(out, y0, y1);
+  }
+  put_pair(s.dbias + half * D + d, dbias.x, dbias.y);
+  dA = warp_sum(dA);
+  if (threadIdx.x % 32 == 0) s.dA[threadIdx.x / 32] = dA;
+}
+
+// ddt_bias [D] and dA_log of this chunk.
+template <int D>
+__device__ void store_parts(const Shared<D>& s, float* part) {
+  if (threadIdx.x > D) return;
+  float sum = 0;
+  if (threadIdx.x < D)
+    for (int J = 0; J < 8; ++J) sum += s.dbias[J * D + threadIdx.x];
+  else
+    for (int w = 0; w < Shared<D>::kThreads / 32; ++w) sum += s.dA[w];
+  part[threadIdx.x] = sum;
+}
+
+}  // namespace sluice::cuda::kda_gpu
