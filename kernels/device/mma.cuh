@@ -28,6 +28,14 @@ __device__ inline void ldmatrix_transposed(uint32_t (&r)[4], const bf16* p) {
                : "r"(shared_address(p)));
 }
 
+// Four 8 x 8 matrices, each transposed; lane l has the address of row l % 8 of matrix l / 8.
+__device__ inline void stmatrix_transposed(const uint32_t (&r)[4], bf16* p) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(
+                   shared_address(p)),
+               "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+               : "memory");
+}
+
 // The tile at p, rows `ld` elements apart (a multiple of 8): as a; its transpose as a; as b, stored
 // [k, n]; as b, stored [n, k].
 __device__ inline void load_a(uint32_t (&r)[4], const bf16* p, int ld) {

@@ -66,7 +66,7 @@ struct BackwardMemory {
     bytes = p - static_cast<char*>(memory);
   }
   bf16* D;       // [K, V] dL/dS' of the state that leaves
-  bf16* X;       // [64, V] dL/dV
+  bf16* X;       // [64, V] dL/dV, where dv is added to; else dv itself is read again
   float* parts;  // [K + 4]
   float* keys;   // by chunk and query head [2, 64, K]: dq, dk of the value heads so far
   int64_t bytes;

@@ -44,7 +44,7 @@ __device__ void sums_of_unit(const Gradients& t, const Unit& u, Shared<D>& s, Su
 }
 
 template <int D>
-__global__ void __launch_bounds__(Shared<D>::kThreads, 1)
+__global__ void __launch_bounds__(Shared<D>::kThreads, 128 / D)
     gradients_kernel(Gradients t, Memory m, BackwardMemory b) {
   extern __shared__ __align__(16) char memory[];
   Shared<D>& s = *reinterpret_cast<Shared<D>*>(memory);
@@ -132,6 +132,7 @@ void gradients(const Context& ctx, const KdaBackward& a, const kda::Sizes& s, co
                     .g = rows(a.g),
                     .beta = rows(a.beta),
                     .d_o = rows(a.d_o),
+                    .dv = rows(a.dv.t),
                     .dq = rows(a.dq.t),
                     .dk = rows(a.dk.t),
                     .dg = rows(a.dg.t),
@@ -140,6 +141,7 @@ void gradients(const Context& ctx, const KdaBackward& a, const kda::Sizes& s, co
                     .add_dk = a.dk.add,
                     .add_dg = a.dg.add,
                     .add_dbeta = a.dbeta.add,
+                    .add_dv = a.dv.add,
                     .gate = gate_of(a),
                     .H = int(s.H),
                     .HV = int(s.HV),

@@ -11,9 +11,9 @@
 namespace sluice::cuda::kda_gpu {
 
 struct Gradients {
-  Rows q, k, g, beta, d_o;
+  Rows q, k, g, beta, d_o, dv;
   Rows dq, dk, dg, dbeta;
-  int add_dq, add_dk, add_dg, add_dbeta;
+  int add_dq, add_dk, add_dg, add_dbeta, add_dv;
   Gate gate;
   int H, HV, chunks;
 };
@@ -85,7 +85,10 @@ __device__ void load_states(const Gradients& t, const Memory& m, const BackwardM
   load_matrix<D, kThreads>(s.S, m.S + unit * D * D, D, D, D);
   load_matrix<D, kThreads>(s.D_state, b.D + unit * D * D, D, D, D);
   load_matrix<D, kThreads>(s.d_o, t.d_o[u.at.n0] + u.hv * D, t.d_o.stride, kC, u.at.C);
-  load_matrix<D, kThreads>(s.X, b.X + unit * kC * D, D, kC, kC);
+  if (t.add_dv)  // X is not in it
+    load_matrix<D, kThreads>(s.X, b.X + unit * kC * D, D, kC, kC);
+  else
+    load_matrix<D, kThreads>(s.X, t.dv[u.at.n0] + u.hv * D, t.dv.stride, kC, u.at.C);
   load_matrix<D, kThreads>(s.E, m.E + unit * kC * D, D, kC, kC);
 }
 template <int D>

@@ -6,6 +6,7 @@
 // <= 1. Pairs of one block are anchored in its middle where that is safe, else each has its own
 // exponential. The inverse is made by substitution in f32: with nearly equal keys the powers of L
 // grow like binomials (README.md).
+#include "kernels/device/wgmma.cuh"
 #include "kernels/kda/cuda.cuh"
 #include "kernels/kda/cuda_ops.h"
 
@@ -62,7 +63,7 @@ __device__ void make_factors(const Inputs& in, ChunkAt at, int h, Shared<D>& s, 
       s.q[i * Shared<D>::kPitch + d] = __float2bfloat16(q);
       s.k[i * Shared<D>::kPitch + d] = __float2bfloat16(k * x);
       s.w[i * Shared<D>::kPitch + d] = __float2bfloat16(w);
-      const int64_t e = (unit * kC + i) * D + d;
+      const int64_t e = unit * kC * D + tile_at(i, d);
       m.q_plus[e] = __float2bfloat16(q * before);
       m.k_plus[e] = __float2bfloat16(k * x * before);
       m.k_minus[e] = __float2bfloat16(w * after);
@@ -141,7 +142,7 @@ __device__ void exact_triangle(const Inputs& in, ChunkAt at, int h, Shared<D>& s
       p = warp_sum(p), l = warp_sum(l);
       if (lane != 0) continue;
       const float w = s.k_norm[j] * s.beta[j];
-      P[i * kC + j] = __float2bfloat16(p * w * s.q_norm[i]);
+      P[tile_at(i, j)] = __float2bfloat16(p * w * s.q_norm[i]);
       s.L[i * kInverse + j] = l * w * s.k_norm[i];
     }
 }
@@ -168,7 +169,7 @@ __device__ void make_scores(const Inputs& in, ChunkAt at, int h, Shared<D>& s, D
       for (int e = 0; e < 4; ++e) {
         const int i = warp * 16 + row(e), j = warp * 16 + column(t, e);
         s.L[i * kInverse + j] = l[t][e];
-        P[i * kC + j] = j <= i ? __float2bfloat16(p[t][e]) : zero;
+        P[tile_at(i, j)] = j <= i ? __float2bfloat16(p[t][e]) : zero;
       }
   } else {
     for (int task = warp - 4; task < 12; task += 4) {
@@ -179,8 +180,8 @@ __device__ void make_scores(const Inputs& in, ChunkAt at, int h, Shared<D>& s, D
         for (int e = 0; e < 4; ++e) {
           const int i = I * 16 + row(e), j = J * 16 + column(t, e);
           if (task % 2) {
-            P[i * kC + j] = __float2bfloat16(c[t][e]);
-            P[(J * 16 + row(e)) * kC + I * 16 + column(t, e)] = zero;  // above the diagonal
+            P[tile_at(i, j)] = __float2bfloat16(c[t][e]);
+            P[tile_at(J * 16 + row(e), I * 16 + column(t, e))] = zero;  // above the diagonal
           } else {
             s.L[i * kInverse + j] = c[t][e];
           }
@@ -256,10 +257,11 @@ __global__ void __launch_bounds__(kThreads, 2) prepare_kernel(Inputs in, Memory 
   float* room = reinterpret_cast<float*>(s.q);
   static_assert(sizeof(s.q) + sizeof(s.k) >= sizeof(s.L) && sizeof(s.G) >= sizeof(s.L));
   invert(s.L, s.G, room);
-  auto* A = reinterpret_cast<uint32_t*>(m.A + unit * kC * kC);
+  bf16* A = m.A + unit * kC * kC;
   for (int e = threadIdx.x; e < kC * kC / 2; e += kThreads) {
-    const float* from = s.G + e / (kC / 2) * kInverse + e % (kC / 2) * 2;
-    A[e] = pack(from[0], from[1]);
+    const int i = e / (kC / 2), j = e % (kC / 2) * 2;
+    const float* from = s.G + i * kInverse + j;
+    *reinterpret_cast<uint32_t*>(A + tile_at(i, j)) = pack(from[0], from[1]);
   }
 }
 

@@ -2,6 +2,7 @@
 // in the accumulators of eight warps.
 #pragma once
 
+#include "kernels/device/wgmma.cuh"
 #include "kernels/kda/cuda.cuh"
 
 namespace sluice::cuda::kda_gpu {
@@ -14,12 +15,12 @@ struct Stage {
   bf16 v[kC * kVPitch];  // or dO
 };
 
-// [64, width] with dense rows.
+// [64, width] in tiles.
 template <int width>
 __device__ void load_rows(bf16* to, int pitch, const bf16* from) {
   for (int e = threadIdx.x; e < kC * width / 8; e += kThreads) {
     const int i = e / (width / 8), column = e % (width / 8) * 8;
-    copy_16_bytes(to + i * pitch + column, from + i * width + column);
+    copy_16_bytes(to + i * pitch + column, from + tile_at(i, column));
   }
 }
 

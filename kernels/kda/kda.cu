@@ -41,6 +41,7 @@ void kda_backward(const Context& ctx, const KdaBackward& a, const Tensor& memory
   const kda::Sizes s = kda::sizes_of(a);
   check_supported(a, s);
   check_rows(a.d_o, "d_o"), check_rows(a.dv.t, "dv");
+  check_rows(a.dq.t, "dq"), check_rows(a.dk.t, "dk"), check_rows(a.dg.t, "dg");
   const Memory m(a.saved.data, s, true);
   const BackwardMemory b(memory.data, s);
   if (s.documents > 0) scan_backward(ctx, a, s, m, b);
