@@ -38,7 +38,7 @@ struct Shared {
     };
     bf16 dk[kC * D];
   };
-  float exponent[kC * D];       // log2 of the decay from the middle of a row's block; then dG
+  float exponent[kC * D];  // log2 of the decay from the middle of a row's block; then dG
   union {
     // Decays of whole blocks: from the anchor of w in J to that of q in I > J, at
     // I (I - 1) / 2 + J; from the chunk's start to that of q; from that of w to the chunk's end.
@@ -47,9 +47,9 @@ struct Shared {
     };
     float dbias[8 * D];  // sums over 8 rows
   };
-  float half[8 * D];              // log2 of the decay over 8 rows; then their sum of dG
+  float half[8 * D];                 // log2 of the decay over 8 rows; then their sum of dG
   float last[D], last_parts[4 * D];  // what row 63 of dG gets on top
-  float q_norm[kC], k_norm[kC], beta[kC], diagonal[kC];  // diagonal of N
+  float q_norm[kC], k_norm[kC], beta[kC], diagonal[kC];       // diagonal of N
   float q_dq[kParts][kC], k_dk[kParts][kC], k_c[kParts][kC];  // sums over 32 channels
   float dA[kThreads / 32];
   int unsafe[4];  // block: a decay from its middle leaves e^{+-41}
@@ -103,8 +103,8 @@ __device__ void load_logits(const Gradients& t, const Unit& u, uint32_t (&logits
 #pragma unroll
   for (int r = 0; r < 8; ++r) {
     const int i = min(Column<D>::half() * 8 + r, u.at.C - 1);
-    logits[r] = *reinterpret_cast<const uint32_t*>(t.g[u.at.n0 + i] + u.hv * D +
-                                                   Column<D>::channel());
+    logits[r] =
+        *reinterpret_cast<const uint32_t*>(t.g[u.at.n0 + i] + u.hv * D + Column<D>::channel());
   }
 }
 

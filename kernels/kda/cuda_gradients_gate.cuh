@@ -72,8 +72,7 @@ __device__ void exponents(const Gradients& t, const Unit& u, const uint32_t (&lo
   if (fminf(range.x, range.y) < -kLog2e * kSafeRange) s.unsafe[half / 2] = 1;
   put_pair(s.half + half * D + d, sum.x, sum.y);
 #pragma unroll
-  for (int r = 0; r < 8; ++r)
-    put_pair(s.exponent + swizzled<D>(half * 8 + r, d), e[r].x, e[r].y);
+  for (int r = 0; r < 8; ++r) put_pair(s.exponent + swizzled<D>(half * 8 + r, d), e[r].x, e[r].y);
 }
 
 // q, k and w times the decay from or to their anchor. That is the block's middle where it is safe,

@@ -47,8 +47,7 @@ __device__ void combine(Sums<D>& sum, const Shared<D>& s, const Raw<D>& raw, flo
       }
       const auto element = [&](int e, float qx, float kx, float wy, float q, float k, float up,
                                float down) {
-        float &a = sum.a[j][2 * half + e], &r = sum.r[j][2 * half + e],
-              &c = sum.c[j][2 * half + e];
+        float &a = sum.a[j][2 * half + e], &r = sum.r[j][2 * half + e], &c = sum.c[j][2 * half + e];
         const float dG = qx * a + kx * r - wy * c;
         q *= q_norm, k *= k_norm;
         const float write = exp2_flushed(down) * c + n * q;

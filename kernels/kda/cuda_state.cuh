@@ -1,5 +1,5 @@
-// kernels/kda/cuda_state.cuh -- what both scans share: a state in the sums of one warpgroup, and how
-// its columns reach memory.
+// kernels/kda/cuda_state.cuh -- what both scans share: a state in the sums of one warpgroup, and
+// how its columns reach memory.
 //
 // A CTA has kColumns columns of one value head's state [K, V]: a column depends on no other.
 // Everything is computed transposed: the state's transpose lies in the f32 sums of four warps (rows
@@ -24,8 +24,8 @@ struct Turn {
   __device__ explicit Turn(int i) : stage(i % kStages), parity(i / kStages % 2) {}
 };
 
-// The same in all lanes for the compiler too: where it sees a branch that lanes could take apart, it
-// has one product wait for the other.
+// The same in all lanes for the compiler too: where it sees a branch that lanes could take apart,
+// it has one product wait for the other.
 __device__ inline int warp_index() {
   return __shfl_sync(~0u, int(threadIdx.x) / 32, 0);
 }
