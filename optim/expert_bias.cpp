@@ -5,6 +5,11 @@
 
 namespace sluice {
 
+namespace cuda {
+void update_expert_bias(const Context& ctx, const Tensor& b, int64_t begin, const Tensor& counts,
+                        double rate, const StepState* state);
+}
+
 // b[i] is the bias of expert begin + i.
 template <class T>
 static void update(const Tensor& b, int64_t begin, const Tensor& counts, double rate) {
@@ -20,13 +25,18 @@ static void update(const Tensor& b, int64_t begin, const Tensor& counts, double 
 void update_expert_bias(const Context& ctx, const ParamStore& params, const StepStats& stats,
                         double rate, const StepState* state) {
   if (stats.expert_biases().empty()) return;
-  SLUICE_CHECK(ctx.device == Device::cpu, "the update of expert biases has no CUDA path yet");
-  if (ctx.mode == Mode::plan || state->skip) return;
+  if (ctx.mode == Mode::plan) return;
+  if (ctx.device == Device::cpu && state->skip) return;
   for (const Shard& s : params.shards()) {
     if (params.spec(s.id).rule != UpdateRule::expert_load) continue;
-    for_float_type(s.master, [&]<class T>(T) {
-      update<T>(s.master, s.begin, stats.expert_counts(s.id), rate);
-    });
+    const Tensor counts = stats.expert_counts(s.id);
+#ifdef SLUICE_CUDA_BUILD
+    if (ctx.device == Device::cuda) {
+      cuda::update_expert_bias(ctx, s.master, s.begin, counts, rate, state);
+      continue;
+    }
+#endif
+    for_float_type(s.master, [&]<class T>(T) { update<T>(s.master, s.begin, counts, rate); });
   }
 }
 

@@ -13,7 +13,8 @@
 
 namespace sluice {
 
-// Changes this rank's shards of the parameters with UpdateRule::expert_load.
+// `state` is in the memory of the device, which decides there whether the step is skipped. Changes
+// this rank's shards of the parameters with UpdateRule::expert_load.
 void update_expert_bias(const Context& ctx, const ParamStore& params, const StepStats& stats,
                         double rate, const StepState* state);
 

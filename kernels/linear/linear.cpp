@@ -22,7 +22,8 @@ void linear_forward(const Context& ctx, const LinearForward& a) {
   const int64_t N = a.x.dim(0), D = a.x.dim(1), F = a.w.dim(0);
   check_shape(a.x, "x", {N, D}, a.x.dtype, ctx.device);
   check_shape(a.w, "w", {F, D}, a.x);
-  check_shape(a.y, "y", {N, F}, a.x);
+  const bool wide = a.y.dtype == sum_type(a.x.dtype);
+  check_shape(a.y, "y", {N, F}, wide ? a.y.dtype : a.x.dtype, ctx.device);
   const ArenaTensor workspace = gemm_workspace(ctx);
   if (ctx.mode == Mode::plan) return;
   SLUICE_DISPATCH(linear_forward, ctx, a, workspace.view());

@@ -13,7 +13,7 @@ namespace sluice {
 struct LinearForward {
   Tensor x;  // in  [N, D] T
   Tensor w;  // in  [F, D] T
-  Tensor y;  // out [N, F] T
+  Tensor y;  // out [N, F] T, or the sums themselves, S
 };
 struct LinearBackward {
   Tensor x;   // in  [N, D] T

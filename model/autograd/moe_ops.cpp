@@ -1,6 +1,7 @@
 // model/autograd/moe_ops.cpp -- the capture list of each closure is what its backward reads.
 #include "model/autograd/moe_ops.h"
 
+#include "kernels/linear/linear.h"
 #include "kernels/moe/dispatch/dispatch.h"
 #include "kernels/moe/grouped_linear/grouped_linear.h"
 #include "model/autograd/step_stats.h"
@@ -15,6 +16,26 @@ Tensor RouterChoices::find(ParamId bias) const {
 void RouterChoices::keep(ParamId bias, const Tensor& experts) {
   Buffer& b = experts_[bias.index] = Buffer(experts);
   copy(experts, b.view());
+}
+
+// What gradients of tokens are, whatever the value's own type.
+static Tensor gradient_like(const Tape& tape, Tensor value) {
+  if (tape.ctx().device == Device::cuda) value.dtype = DType::bf16;
+  return value;
+}
+
+Var router_logits(Tape& tape, const Var& x, ParamId w) {
+  const Tensor weight = tape.params().value(w);
+  const Var z = tape.make(sum_type(x.value.dtype), {x.value.dim(0), weight.dim(0)});
+  linear_forward(tape.ctx(), {.x = x.value, .w = weight, .y = z.value});
+  tape.record("router", z, [&tape, x, w, id = z.id] {
+    linear_backward(tape.ctx(), {.x = x.value,
+                                 .w = tape.params().value(w),
+                                 .dy = tape.upstream(id),
+                                 .dx = tape.grad(x),
+                                 .dw = tape.params().grad(w)});
+  });
+  return z;
 }
 
 Routing route(Tape& tape, const Var& logits, ParamId bias, int64_t k, const RouteParams& params) {
@@ -41,11 +62,12 @@ Routing route(Tape& tape, const Var& logits, ParamId bias, int64_t k, const Rout
                  .counts = tape.stats() ? tape.stats()->expert_counts(bias) : Tensor{}});
   tape.record("route", r.weights,
               [&tape, logits_id = logits.id, scores, experts, params, id = r.weights.id] {
-                route_backward(tape.ctx(), {.scores = scores.value,
-                                            .experts = experts.value,
-                                            .dweights = tape.upstream(id),
-                                            .dlogits = tape.grad(logits_id, scores.value),
-                                            .params = params});
+                route_backward(tape.ctx(),
+                               {.scores = scores.value,
+                                .experts = experts.value,
+                                .dweights = tape.upstream(id),
+                                .dlogits = tape.grad(logits_id, gradient_like(tape, scores.value)),
+                                .params = params});
               });
   return r;
 }

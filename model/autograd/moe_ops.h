@@ -18,6 +18,8 @@ struct Routing {
   Var offsets;  // [E + 1] i32: where each expert's routed rows begin
 };
 
+// x w^T for route(): the sums as they are, f32 where x is bf16. Their gradient is of x's type.
+Var router_logits(Tape& tape, const Var& x_ND, ParamId w_ED);  // [N, E]
 // Chooses k experts a token by logits and bias (which gets no gradient), sorts the choices, and
 // adds the experts' loads to the tape's StepStats.
 Routing route(Tape& tape, const Var& logits_NE, ParamId bias_E, int64_t k,

@@ -27,8 +27,8 @@ Moe::Moe(const ParamScope& scope, const LayerConfig& config)
 }
 
 Var Moe::forward(Tape& tape, const Var& x_ND) const {
-  const Routing r =
-      route(tape, linear(tape, x_ND, router_), bias_, config_.num_experts_per_token, route_);
+  const Var logits_NE = router_logits(tape, x_ND, router_);
+  const Routing r = route(tape, logits_NE, bias_, config_.num_experts_per_token, route_);
   const Var gate_up_R2F = grouped_linear(tape, dispatch(tape, x_ND, r), gate_up_proj_, r);
   const Var ys_RD = grouped_linear(tape, swiglu(tape, gate_up_R2F), down_proj_, r);
   const Var y_ND = combine(tape, ys_RD, r);

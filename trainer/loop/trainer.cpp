@@ -124,10 +124,11 @@ void Trainer::train_step() {
   device_state_.take(state_);
   Outcome outcome = judge(loss);
   outcome.data_wait_ms = part.batches->waited_ms() - waited_ms;
-  optimizer_->step(ctx_, device_state_.put(state_));
+  const StepState* state = device_state_.put(state_);
+  optimizer_->step(ctx_, state);
   if (const auto threshold = config_.optim.qk_clip_threshold)
     outcome.heads_clipped = qk_clip(ctx_, *params_, *stats_, *threshold, &state_);
-  update_expert_bias(ctx_, *params_, *stats_, config_.model.moe.bias_update_rate, &state_);
+  update_expert_bias(ctx_, *params_, *stats_, config_.model.moe.bias_update_rate, state);
   params_->refresh(ctx_);
   ++step_;
   if (!state_.skip) ++updates_;
@@ -189,7 +190,12 @@ void Trainer::report(const Outcome& outcome) {
                       {"mfu", mfu},
                       {"data_wait_ms", outcome.data_wait_ms}};
   if (config_.train.z_loss > 0) fields.push_back({"z_loss", outcome.loss.z_loss});
-  if (stats_->expert_counts()) append(fields, expert_load(stats_->expert_counts()));
+  if (const Tensor& counts = stats_->expert_counts()) {
+    const Buffer on_host(counts.dtype, {counts.dim(0), counts.dim(1)});
+    copy(counts, on_host.view());
+    last_load_ = expert_load(on_host.view());
+    append(fields, last_load_);
+  }
   if (const Tensor& logits = stats_->max_logits()) {
     const Buffer on_host(logits.dtype, {logits.dim(0), logits.dim(1)});
     copy(logits, on_host.view());
@@ -212,7 +218,7 @@ void Trainer::report(const Outcome& outcome) {
 void Trainer::validate() {
   if (stats_->expert_counts())
     progress_.note(fmt::format("experts  step {}  {}", step_,
-                               to_string(expert_load(stats_->expert_counts()))));
+                               to_string(last_load_)));
   for (Valid& v : part_of(step_ - 1).validation) {
     const SetLoss loss = measure_set(v.set, v.buffer.batch(),
                                      [&](const MicroBatch& b) { return runner_->score(b); });

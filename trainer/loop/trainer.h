@@ -17,6 +17,7 @@
 #include "trainer/loop/spikes.h"
 #include "trainer/loop/stages.h"
 #include "trainer/loop/step.h"
+#include "trainer/metrics/expert_load.h"
 #include "trainer/metrics/metrics.h"
 #include "trainer/metrics/progress.h"
 
@@ -115,6 +116,7 @@ class Trainer {
   double peak_flops_ = 0;        // measured GEMM rate of all threads
   double started_ = 0;           // seconds, when first_step_ steps were done
   double last_loss_ = 0;
+  ExpertLoad last_load_;
   std::map<std::string, double> last_valid_;
   std::map<std::string, int64_t> init_;  // what run.init gave: step and checksum, for checkpoints
 };

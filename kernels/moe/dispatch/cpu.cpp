@@ -18,7 +18,7 @@ static void for_tokens(const Context& ctx, int64_t N, Body body) {
 }
 
 // A counting sort on one thread: some 10^4 integers beside 10^9 floating-point operations.
-void dispatch_plan(const Context&, const DispatchPlan& a) {
+void dispatch_plan(const Context&, const DispatchPlan& a, const Tensor&) {
   const int64_t R = a.experts.numel(), E = a.offsets.dim(0) - 1;
   const int32_t* expert = a.experts.as<int32_t>();
   int32_t* next = a.offsets.as<int32_t>();  // first the counts, one place up

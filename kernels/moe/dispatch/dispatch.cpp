@@ -3,19 +3,27 @@
 
 #include <limits>
 
+#include "kernels/moe/dispatch/sizes.h"
 #include "kernels/moe/route/route.h"
 
 namespace sluice {
 
+namespace cuda {
+void dispatch_plan(const Context& ctx, const DispatchPlan& a, const Tensor& parts);
+void dispatch_forward(const Context& ctx, const DispatchForward& a);
+void dispatch_backward(const Context& ctx, const DispatchBackward& a);
+void combine_forward(const Context& ctx, const CombineForward& a);
+void combine_backward(const Context& ctx, const CombineBackward& a);
+}  // namespace cuda
 namespace cpu {
-void dispatch_plan(const Context& ctx, const DispatchPlan& a);
+void dispatch_plan(const Context& ctx, const DispatchPlan& a, const Tensor&);
 void dispatch_forward(const Context& ctx, const DispatchForward& a);
 void dispatch_backward(const Context& ctx, const DispatchBackward& a);
 void combine_forward(const Context& ctx, const CombineForward& a);
 void combine_backward(const Context& ctx, const CombineBackward& a);
 }  // namespace cpu
 namespace reference {
-void dispatch_plan(const Context& ctx, const DispatchPlan& a);
+void dispatch_plan(const Context& ctx, const DispatchPlan& a, const Tensor&);
 void dispatch_forward(const Context& ctx, const DispatchForward& a);
 void dispatch_backward(const Context& ctx, const DispatchBackward& a);
 void combine_forward(const Context& ctx, const CombineForward& a);
@@ -30,8 +38,11 @@ void dispatch_plan(const Context& ctx, const DispatchPlan& a) {
   check_shape(a.offsets, "offsets", {E + 1}, DType::i32, ctx.device);
   if (a.counts) check_shape(a.counts, "counts", {E}, DType::i64, ctx.device);
   SLUICE_CHECK(N * k <= std::numeric_limits<int32_t>::max(), N * k, " routed rows");
+  ArenaTensor parts;
+  if (ctx.device == Device::cuda)
+    parts = scratch(ctx, DType::i32, {(N * k + kDispatchPart - 1) / kDispatchPart, E});
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(dispatch_plan, ctx, a);
+  SLUICE_DISPATCH(dispatch_plan, ctx, a, parts.view());
 }
 
 // Of the rest: place is [N, k], routed rows are N k. Returns {N, D, k}.
@@ -48,29 +59,29 @@ static std::array<int64_t, 3> check_rows(const Context& ctx, const Tensor& token
 void dispatch_forward(const Context& ctx, const DispatchForward& a) {
   check_rows(ctx, a.x, "x", a.xs, "xs", a.place);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(dispatch_forward, ctx, a);
+  SLUICE_DISPATCH(dispatch_forward, ctx, a);
 }
 
 void dispatch_backward(const Context& ctx, const DispatchBackward& a) {
   check_rows(ctx, a.dx.t, "dx", a.dxs, "dxs", a.place);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(dispatch_backward, ctx, a);
+  SLUICE_DISPATCH(dispatch_backward, ctx, a);
 }
 
 void combine_forward(const Context& ctx, const CombineForward& a) {
   const auto [N, D, k] = check_rows(ctx, a.y, "y", a.ys, "ys", a.place);
-  check_shape(a.weights, "weights", {N, k}, a.y);
+  check_shape(a.weights, "weights", {N, k}, sum_type(a.y.dtype), ctx.device);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(combine_forward, ctx, a);
+  SLUICE_DISPATCH(combine_forward, ctx, a);
 }
 
 void combine_backward(const Context& ctx, const CombineBackward& a) {
   const auto [N, D, k] = check_rows(ctx, a.dy, "dy", a.ys, "ys", a.place);
-  check_shape(a.weights, "weights", {N, k}, a.dy);
+  check_shape(a.weights, "weights", {N, k}, sum_type(a.dy.dtype), ctx.device);
   check_shape(a.dys.t, "dys", {N * k, D}, a.dy);
-  check_shape(a.dweights.t, "dweights", {N, k}, a.dy);
+  check_shape(a.dweights.t, "dweights", {N, k}, sum_type(a.dy.dtype), ctx.device);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(combine_backward, ctx, a);
+  SLUICE_DISPATCH(combine_backward, ctx, a);
 }
 
 }  // namespace sluice

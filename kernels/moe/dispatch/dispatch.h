@@ -9,7 +9,9 @@
 //   combine    y[n,:] = sum_j w[n,j] ys[place[n,j],:]     dys[place[n,j],:] = w[n,j] dy[n,:]
 //                                                         dw[n,j] = <dy[n,:], ys[place[n,j],:]>
 //
-// Sums over choices run in the order j = 0, 1, ... Dims: N tokens, k choices, E experts, D width.
+// Sums over choices run in the order j = 0, 1, ... Dims: N tokens, k choices, E experts, D width. T
+// is f32 or f64 on the CPU, bf16 on CUDA; S sums: f32 for bf16, else T. On CUDA E <= 1024 and k
+// <= 32.
 #pragma once
 
 #include "kernels/tensor/context.h"
@@ -35,17 +37,17 @@ struct DispatchBackward {
 };
 struct CombineForward {
   Tensor ys;       // in  [N k, D] T
-  Tensor weights;  // in  [N, k] T
+  Tensor weights;  // in  [N, k] S
   Tensor place;    // in  [N, k] i32
   Tensor y;        // out [N, D] T
 };
 struct CombineBackward {
   Tensor ys;       // in  [N k, D] T
-  Tensor weights;  // in  [N, k] T
+  Tensor weights;  // in  [N, k] S
   Tensor place;    // in  [N, k] i32
   Tensor dy;       // in  [N, D] T
   Grad dys;        // out [N k, D] T
-  Grad dweights;   // out [N, k] T
+  Grad dweights;   // out [N, k] S
 };
 
 void dispatch_plan(const Context& ctx, const DispatchPlan& a);

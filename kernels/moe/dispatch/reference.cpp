@@ -4,7 +4,7 @@
 
 namespace sluice::reference {
 
-void dispatch_plan(const Context&, const DispatchPlan& a) {
+void dispatch_plan(const Context&, const DispatchPlan& a, const Tensor&) {
   const int64_t R = a.experts.numel(), E = a.offsets.dim(0) - 1;
   int32_t row = 0;
   a.offsets.as<int32_t>()[0] = 0;

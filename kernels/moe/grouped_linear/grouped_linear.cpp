@@ -3,6 +3,10 @@
 
 namespace sluice {
 
+namespace cuda {
+void grouped_linear_forward(const Context& ctx, const GroupedLinearForward& a);
+void grouped_linear_backward(const Context& ctx, const GroupedLinearBackward& a);
+}  // namespace cuda
 namespace cpu {
 void grouped_linear_forward(const Context& ctx, const GroupedLinearForward& a);
 void grouped_linear_backward(const Context& ctx, const GroupedLinearBackward& a);
@@ -25,7 +29,7 @@ void grouped_linear_forward(const Context& ctx, const GroupedLinearForward& a) {
   SLUICE_CHECK(a.w.dense(), "w has gaps between rows");
   check_offsets(ctx, a.offsets, E, R);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(grouped_linear_forward, ctx, a);
+  SLUICE_DISPATCH(grouped_linear_forward, ctx, a);
 }
 
 void grouped_linear_backward(const Context& ctx, const GroupedLinearBackward& a) {
@@ -34,11 +38,11 @@ void grouped_linear_backward(const Context& ctx, const GroupedLinearBackward& a)
   check_shape(a.w, "w", {E, F, D}, a.x);
   check_shape(a.dy, "dy", {R, F}, a.x);
   check_shape(a.dx.t, "dx", {R, D}, a.x);
-  check_shape(a.dw.t, "dw", {E, F, D}, a.x);
+  check_shape(a.dw.t, "dw", {E, F, D}, sum_type(a.x.dtype), ctx.device);
   SLUICE_CHECK(a.w.dense() && a.dw.t.dense(), "w or dw has gaps between rows");
   check_offsets(ctx, a.offsets, E, R);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(grouped_linear_backward, ctx, a);
+  SLUICE_DISPATCH(grouped_linear_backward, ctx, a);
 }
 
 }  // namespace sluice

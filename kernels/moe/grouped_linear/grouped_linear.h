@@ -6,7 +6,8 @@
 //
 // Dims: R rows, sorted by expert (kernels/moe/dispatch), E experts, D inputs, F outputs. Experts
 // may have no row: their weight gradient is zero, or left as it is when added to. Offsets are read
-// on the device; the host knows R and E alone.
+// on the device; the host knows R and E alone. T is f32 or f64 on the CPU, bf16 on CUDA; S sums:
+// f32 for bf16, else T.
 #pragma once
 
 #include "kernels/tensor/context.h"
@@ -25,7 +26,7 @@ struct GroupedLinearBackward {
   Tensor offsets;  // in  [E + 1] i32
   Tensor dy;       // in  [R, F] T
   Grad dx;         // out [R, D] T
-  Grad dw;         // out [E, F, D] T, summed over rows in a fixed order
+  Grad dw;         // out [E, F, D] S, summed over rows in a fixed order
 };
 
 void grouped_linear_forward(const Context& ctx, const GroupedLinearForward& a);

@@ -3,6 +3,10 @@
 
 namespace sluice {
 
+namespace cuda {
+void route_forward(const Context& ctx, const RouteForward& a);
+void route_backward(const Context& ctx, const RouteBackward& a);
+}  // namespace cuda
 namespace cpu {
 void route_forward(const Context& ctx, const RouteForward& a);
 void route_backward(const Context& ctx, const RouteBackward& a);
@@ -40,7 +44,7 @@ void route_forward(const Context& ctx, const RouteForward& a) {
     check_shape(a.given, "given", {N, k}, DType::i32, ctx.device);
   }
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(route_forward, ctx, a);
+  SLUICE_DISPATCH(route_forward, ctx, a);
 }
 
 void route_backward(const Context& ctx, const RouteBackward& a) {
@@ -48,9 +52,11 @@ void route_backward(const Context& ctx, const RouteBackward& a) {
   check_shape(a.scores, "scores", {N, E}, a.scores.dtype, ctx.device);
   check_experts(ctx, a.experts, N, E);
   check_shape(a.dweights, "dweights", {N, a.experts.dim(1)}, a.scores);
-  check_shape(a.dlogits.t, "dlogits", {N, E}, a.scores);
+  const DType d = a.dlogits.t.dtype;
+  check_shape(a.dlogits.t, "dlogits", {N, E}, sum_type(d) == a.scores.dtype ? d : a.scores.dtype,
+              ctx.device);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(route_backward, ctx, a);
+  SLUICE_DISPATCH(route_backward, ctx, a);
 }
 
 }  // namespace sluice

@@ -37,7 +37,7 @@ struct RouteBackward {
   Tensor scores;    // in  [N, E] T
   Tensor experts;   // in  [N, k] i32
   Tensor dweights;  // in  [N, k] T
-  Grad dlogits;     // out [N, E] T
+  Grad dlogits;     // out [N, E] T, or bf16
   RouteParams params;
 };
 
