@@ -154,7 +154,7 @@ GpuCase combine_case(int64_t D, int64_t k) {
 // Of seven experts three have no row, one has one, one has most.
 Buffer offsets_of(int64_t R) {
   Buffer b(DType::i32, {8});
-  const int64_t at[] = {0, 0, R - R / 3, R - R / 5, R - R / 5, std::max<int64_t>(0, R - 1), R, R};
+  const int64_t at[] = {0, 0, R - R / 3, R - R / 5, R - R / 5, std::max(R - R / 5, R - 1), R, R};
   for (int e = 0; e < 8; ++e) b.view().as<int32_t>()[e] = int32_t(at[e]);
   return b;
 }
@@ -311,8 +311,8 @@ TEST_F(MoeGpu, SortIsTheReferences) {
 
 TEST_F(MoeGpu, RowsAgreeWithReferenceInF64) {
   for (const auto& [D, k] :
-       {std::pair<int64_t, int64_t>{1, 1}, {64, 2}, {67, 3}, {1288, 8}, {8, 32}})
-    for (int64_t N : {1, 3, 130}) {
+       {std::pair<int64_t, int64_t>{1, 1}, {64, 2}, {67, 3}, {520, 8}, {8, 32}})
+    for (int64_t N : {1, 67}) {
       expect_gpu_near_reference(dispatch_case(D, k), N);
       expect_gpu_near_reference(combine_case(D, k), N);
     }
