@@ -217,8 +217,7 @@ void Trainer::report(const Outcome& outcome) {
 
 void Trainer::validate() {
   if (stats_->expert_counts())
-    progress_.note(fmt::format("experts  step {}  {}", step_,
-                               to_string(last_load_)));
+    progress_.note(fmt::format("experts  step {}  {}", step_, to_string(last_load_)));
   for (Valid& v : part_of(step_ - 1).validation) {
     const SetLoss loss = measure_set(v.set, v.buffer.batch(),
                                      [&](const MicroBatch& b) { return runner_->score(b); });
