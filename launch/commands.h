@@ -75,6 +75,7 @@ Config load(const ConfigSource& c);  // an error has the exit code of one in a c
 void print_config(const ConfigSource& c);
 // The process's exit code (trainer/loop/exit_code.h). fresh: a folder that was used is refused.
 int train(const ConfigSource& c, bool fresh);
+void plan(const ConfigSource& c);
 
 struct Sweep {
   ConfigSource sweep;

@@ -1,4 +1,4 @@
-// launch/run_arguments.cpp -- sluice train, sweep, config, generate.
+// launch/run_arguments.cpp -- sluice train, plan, sweep, config, generate.
 #include "launch/arguments.h"
 #include "trainer/loop/exit_code.h"
 
@@ -19,13 +19,17 @@ CLI::Validator count() {
 }
 
 void add_runs(CLI::App& app, int& status) {
-  static ConfigSource run, shown;
+  static ConfigSource run, planned, shown;
   CLI::App* t = app.add_subcommand("train", "pretraining; the same command resumes");
   add_config_options(*t, run);
   static bool fresh = false;
   t->add_flag("--fresh", fresh, "a new run: refuse a folder that a run has used");
   t->footer(sluice::kExitCodes);
   t->callback([&status] { status = train(run, fresh); });
+
+  CLI::App* p = app.add_subcommand("plan", "the memory of a run by purpose, without a GPU");
+  add_config_options(*p, planned);
+  p->callback([] { plan(planned); });
 
   static Sweep swept;
   CLI::App* w = app.add_subcommand("sweep", "all variants of a config, and one table of them");

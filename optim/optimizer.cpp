@@ -1,81 +1,93 @@
-// optim/optimizer.cpp -- one kernel call a shard, with Muon one for each run of equal matrices.
+// optim/optimizer.cpp -- one call for all of AdamW's shards, with Muon one for each run of equal
+// matrices.
 #include "optim/optimizer.h"
 
-#include "kernels/adamw/adamw.h"
 #include "kernels/grad_norm/grad_norm.h"
 #include "kernels/muon/muon.h"
 #include "optim/table.h"
 
 namespace sluice {
 
+// Zeros like the shard's master; of a planned one just the shape.
+static Tensor moment_of(const Tensor& master, Buffer& memory) {
+  if (!master.data) return master;
+  memory = Buffer(master);
+  return memory.view();
+}
+
 Optimizer::Optimizer(const OptimConfig& config, const ParamStore& params)
     : config_(config), params_(params) {
   const std::vector<Shard> shards = params.trained_shards();
-  sum_of_squares_ =
-      Buffer(DType::f64, {1}, shards.empty() ? Device::cpu : shards.front().master.device);
+  const bool planned = !shards.empty() && !shards.front().master.data;
+  const Device device = shards.empty() ? Device::cpu : shards.front().master.device;
+  if (!planned) sum_memory_ = Buffer(DType::f64, {1}, device);
+  sum_of_squares_ = planned ? make_tensor(nullptr, DType::f64, device, {1}) : sum_memory_.view();
   const std::vector<ParamSettings> settings = param_settings(config, params);
   for (size_t i = 0; i < shards.size(); ++i) {
     Owned& o = owned_.emplace_back();
     o.shard = shards[i];
     o.settings = settings[i];
-    o.m = Buffer(o.shard.master);
-    if (o.settings.owner == Owner::muon)
+    o.m = moment_of(o.shard.master, o.m_memory);
+    grads_.push_back(o.shard.grad);
+    if (o.settings.owner == Owner::muon) {
       o.matrices = matrix_runs(params.spec(o.shard.id), o.shard.begin, o.shard.master.numel());
-    else
-      o.v = Buffer(o.shard.master);
+      continue;
+    }
+    o.v = moment_of(o.shard.master, o.v_memory);
+    adamw_.push_back({.param = o.shard.master,
+                      .grad = o.shard.grad,
+                      .m = o.m,
+                      .v = o.v,
+                      .copy = o.shard.copy,
+                      .state = nullptr,
+                      .lr_scale = o.settings.lr_scale,
+                      .beta1 = config.betas[0],
+                      .beta2 = config.betas[1],
+                      .eps = config.eps,
+                      .weight_decay = o.settings.weight_decay});
   }
 }
 
 void Optimizer::clip(const Context& ctx, StepState* state,
                      const std::function<void(const Tensor&)>& sum_over_ranks) {
-  std::vector<Tensor> grads;
-  for (const Owned& o : owned_) grads.push_back(o.shard.grad);
-  grad_norm(ctx, {.grads = grads, .sum_of_squares = sum_of_squares_.view()});
-  if (sum_over_ranks) sum_over_ranks(sum_of_squares_.view());
-  clip_factor(ctx, {.sum_of_squares = sum_of_squares_.view(),
-                    .max_norm = config_.clip_grad_norm,
-                    .state = state});
+  grad_norm(ctx, {.grads = grads_, .sum_of_squares = sum_of_squares_});
+  if (sum_over_ranks) sum_over_ranks(sum_of_squares_);
+  clip_factor(
+      ctx, {.sum_of_squares = sum_of_squares_, .max_norm = config_.clip_grad_norm, .state = state});
+}
+
+void Optimizer::muon_step(const Context& ctx, const Owned& o, const StepState* state) const {
+  for (const MatrixRun& r : o.matrices) {
+    const auto matrices = [&](const Tensor& flat) {
+      return flat ? flat.rows(r.begin, r.numel()).reshape({r.count, r.rows, r.columns}) : Tensor{};
+    };
+    muon(ctx, {.param = matrices(o.shard.master),
+               .grad = matrices(o.shard.grad),
+               .m = matrices(o.m),
+               .copy = matrices(o.shard.copy),
+               .state = state,
+               .lr_scale = o.settings.lr_scale,
+               .momentum = config_.muon.momentum,
+               .weight_decay = o.settings.weight_decay,
+               .ns_steps = config_.muon.ns_steps});
+  }
 }
 
 void Optimizer::step(const Context& ctx, const StepState* state) {
-  for (const Owned& o : owned_) {
-    for (const MatrixRun& r : o.matrices) {
-      const auto matrices = [&](const Tensor& flat) {
-        return flat.rows(r.begin, r.numel()).reshape({r.count, r.rows, r.columns});
-      };
-      muon(ctx, {.param = matrices(o.shard.master),
-                 .grad = matrices(o.shard.grad),
-                 .m = matrices(o.m.view()),
-                 .state = state,
-                 .lr_scale = o.settings.lr_scale,
-                 .momentum = config_.muon.momentum,
-                 .weight_decay = o.settings.weight_decay,
-                 .ns_steps = config_.muon.ns_steps});
-    }
-    if (o.settings.owner == Owner::muon) continue;
-    adamw(ctx, {.param = o.shard.master,
-                .grad = o.shard.grad,
-                .m = o.m.view(),
-                .v = o.v.view(),
-                .state = state,
-                .lr_scale = o.settings.lr_scale,
-                .beta1 = config_.betas[0],
-                .beta2 = config_.betas[1],
-                .eps = config_.eps,
-                .weight_decay = o.settings.weight_decay});
-  }
+  for (const Owned& o : owned_) muon_step(ctx, o, state);
+  for (AdamW& a : adamw_) a.state = state;
+  adamw(ctx, adamw_);
 }
 
 std::vector<Optimizer::Moments> Optimizer::moments() const {
   std::vector<Moments> list;
-  for (const Owned& o : owned_)
-    list.push_back({params_.spec(o.shard.id).name, o.m.view(), o.v.view()});
+  for (const Owned& o : owned_) list.push_back({params_.spec(o.shard.id).name, o.m, o.v});
   return list;
 }
 
 int64_t Optimizer::bytes() const {
   int64_t n = 0;
-  for (const Owned& o : owned_) n += o.m.view().bytes() + (o.v.view() ? o.v.view().bytes() : 0);
+  for (const Owned& o : owned_) n += o.m.bytes() + (o.v ? o.v.bytes() : 0);
   return n;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/adamw/adamw.h"
 #include "kernels/tensor/buffer.h"
 #include "kernels/tensor/context.h"
 #include "kernels/tensor/step_state.h"
@@ -17,6 +18,7 @@ namespace sluice {
 
 class Optimizer {
  public:
+  // Of a store that is only planned: has no moments either, but their bytes, and plans.
   Optimizer(const OptimConfig& config, const ParamStore& params);
 
   // Sets grad_norm, grad_scale and skip of `state`. `sum_over_ranks` adds up a [1] f64 tensor over
@@ -24,14 +26,16 @@ class Optimizer {
   // expected.
   void clip(const Context& ctx, StepState* state,
             const std::function<void(const Tensor&)>& sum_over_ranks = {});
+  // Changes masters and their rounded copies.
   void step(const Context& ctx, const StepState* state);
 
   struct Moments {
     std::string name;  // of the parameter
     Tensor m, v;       // [n]; no v for Muon's
   };
-  std::vector<Moments> moments() const;  // by shard: for checkpoints
-  int64_t bytes() const;
+  std::vector<Moments> moments() const;                 // by shard: for checkpoints
+  int64_t bytes() const;                                // of them
+  static constexpr int64_t kSumBytes = sizeof(double);  // its own beside them
   std::string table() const;  // which parameters are whose, with what settings: printed at start
 
  private:
@@ -39,13 +43,18 @@ class Optimizer {
     Shard shard;  // one with a gradient
     ParamSettings settings;
     std::vector<MatrixRun> matrices;  // Muon's; else none
-    Buffer m, v;
+    Tensor m, v;                      // [n]; no v for Muon's
+    Buffer m_memory, v_memory;
   };
+  void muon_step(const Context& ctx, const Owned& o, const StepState* state) const;
 
   OptimConfig config_;
   const ParamStore& params_;
   std::vector<Owned> owned_;
-  Buffer sum_of_squares_;
+  std::vector<AdamW> adamw_;
+  std::vector<Tensor> grads_;
+  Tensor sum_of_squares_;  // [1] f64
+  Buffer sum_memory_;
 };
 
 }  // namespace sluice

@@ -7,6 +7,11 @@
 
 namespace sluice {
 
+namespace cuda {
+void scale_rows(const Context& ctx, const Shard& s, const ParamSpec& spec, const Tensor& max_logits,
+                double threshold, const StepState* state);
+}
+
 // gamma of a head; 1: as it is.
 static double gamma_of(const Tensor& max_logits, int64_t head, double threshold) {
   const double S = max_logits.as<float>()[head];
@@ -26,20 +31,29 @@ static void scale_rows(const Shard& s, const ParamSpec& spec, const Tensor& max_
   }
 }
 
-int64_t qk_clip(const Context& ctx, const ParamStore& params, const StepStats& stats,
-                double threshold, const StepState* state) {
-  SLUICE_CHECK(ctx.device == Device::cpu, "QK-clip has no CUDA path yet");
-  if (ctx.mode == Mode::plan || state->skip) return 0;
+void qk_clip(const Context& ctx, const ParamStore& params, const StepStats& stats, double threshold,
+             const StepState* state) {
+  if (ctx.mode == Mode::plan) return;
+  if (ctx.device == Device::cpu && state->skip) return;
   for (const Shard& s : params.shards()) {
     const ParamSpec& spec = params.spec(s.id);
     if (spec.heads.count == 0) continue;
-    for_float_type(s.master,
-                   [&]<class T>(T) { scale_rows<T>(s, spec, stats.max_logits(s.id), threshold); });
+    const Tensor logits = stats.max_logits(s.id);
+#ifdef SLUICE_CUDA_BUILD
+    if (ctx.device == Device::cuda) {
+      cuda::scale_rows(ctx, s, spec, logits, threshold, state);
+      continue;
+    }
+#endif
+    for_float_type(s.master, [&]<class T>(T) { scale_rows<T>(s, spec, logits, threshold); });
   }
-  int64_t clipped = 0;
-  const Tensor& all = stats.max_logits();
-  for (int64_t i = 0; all && i < all.numel(); ++i) clipped += all.as<float>()[i] > threshold;
-  return clipped;
+}
+
+int64_t heads_over(const Tensor& max_logits, double threshold) {
+  int64_t over = 0;
+  for (int64_t i = 0; max_logits && i < max_logits.numel(); ++i)
+    over += max_logits.as<float>()[i] > threshold;
+  return over;
 }
 
 }  // namespace sluice

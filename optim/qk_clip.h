@@ -15,9 +15,10 @@
 
 namespace sluice {
 
-// Changes this rank's shards of the parameters with ParamSpec::heads. Returns how many heads of the
-// model were over the threshold, 0 in a skipped step.
-int64_t qk_clip(const Context& ctx, const ParamStore& params, const StepStats& stats,
-                double threshold, const StepState* state);
+// Changes this rank's shards of the parameters with ParamSpec::heads, and their rounded copies.
+void qk_clip(const Context& ctx, const ParamStore& params, const StepStats& stats, double threshold,
+             const StepState* state);
+// How many heads of max_logits, on the host, are over the threshold.
+int64_t heads_over(const Tensor& max_logits, double threshold);
 
 }  // namespace sluice

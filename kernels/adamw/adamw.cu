@@ -1,44 +1,121 @@
-// kernels/adamw/adamw.cu -- one pass over the four arrays; what changes from step to step is read
-// from the step state in the GPU's memory.
+// kernels/adamw/adamw.cu -- one pass over the arrays of all shards, in chunks; what changes from
+// step to step is read from the step state in the GPU's memory.
+#include <algorithm>
+
 #include "kernels/adamw/adamw.h"
 #include "kernels/base/cuda_check.h"
+#include "kernels/device/chunks.cuh"
 #include "kernels/device/vec.cuh"
 
 namespace sluice::cuda {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256, kChunk = 16384;  // elements
+constexpr int kTensors = 256;  // of a launch: 16 KiB of the 32 that parameters may have
 
-struct Numbers {
-  double lr_scale, beta1, beta2;
-  float c1, c2, eps, decay;  // c = 1 - beta
+struct Entry {
+  float* p;
+  const float* grad;
+  float *m, *v;
+  bf16* copy;  // or null
+  int64_t n;
+  double lr_scale;
+  float decay;
+  int first;  // chunk
+};
+struct Entries {
+  Entry entry[kTensors];
+  int count, chunks;
+  const StepState* state;
+  double beta1, beta2;
+  float c1, c2, eps;  // c = 1 - beta
+};
+struct Step {
+  float lr, scale, b1, b2, c1, c2, m_fix, v_fix, eps, decay;
 };
 
-__global__ void __launch_bounds__(kThreads)
-    adamw_kernel(float* p, const float* grad, float* m, float* v, int64_t n, const StepState* state,
-                 Numbers k) {
-  if (state->skip) return;
-  const float lr = float(double(state->lr) * k.lr_scale), scale = state->grad_scale;
-  const float b1 = float(k.beta1), b2 = float(k.beta2);
-  const float m_fix = float(1 / (1 - pow(k.beta1, double(state->step)))),
-              v_fix = float(1 / (1 - pow(k.beta2, double(state->step))));
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n;
-       i += int64_t(gridDim.x) * kThreads) {
-    const float g = grad[i] * scale;
-    const float mi = b1 * m[i] + k.c1 * g, vi = b2 * v[i] + k.c2 * g * g;
-    m[i] = mi, v[i] = vi;
-    p[i] -= lr * (k.decay * p[i] + mi * m_fix / (sqrtf(vi * v_fix) + k.eps));
+template <int E>
+__device__ void update(const Entry& e, const Step& s, int64_t i) {
+  float p[E], g[E], m[E], v[E];
+  load(g, e.grad + i);
+  load(m, e.m + i);
+  load(v, e.v + i);
+  load(p, e.p + i);
+#pragma unroll
+  for (int j = 0; j < E; ++j) {
+    const float x = g[j] * s.scale;
+    m[j] = s.b1 * m[j] + s.c1 * x;
+    v[j] = s.b2 * v[j] + s.c2 * x * x;
+    p[j] -= s.lr * (s.decay * p[j] + m[j] * s.m_fix / (sqrtf(v[j] * s.v_fix) + s.eps));
+  }
+  store(e.m + i, m);
+  store(e.v + i, v);
+  store(e.p + i, p);
+  if (e.copy) store(e.copy + i, p);
+}
+
+// A CTA walks over chunks blockIdx.x, blockIdx.x + gridDim.x, ...; 8 elements at a time where all
+// arrays are aligned for it, and what is left over one by one.
+template <int E>
+__global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__ Entries k) {
+  if (k.state->skip) return;
+  const double step = double(k.state->step);
+  Step s{.lr = 0,
+         .scale = k.state->grad_scale,
+         .b1 = float(k.beta1),
+         .b2 = float(k.beta2),
+         .c1 = k.c1,
+         .c2 = k.c2,
+         .m_fix = float(1 / (1 - pow(k.beta1, step))),
+         .v_fix = float(1 / (1 - pow(k.beta2, step))),
+         .eps = k.eps,
+         .decay = 0};
+  for (int c = int(blockIdx.x); c < k.chunks; c += int(gridDim.x)) {
+    const Entry& e = k.entry[entry_of(k.entry, k.count, c)];
+    s.lr = float(double(k.state->lr) * e.lr_scale);
+    s.decay = e.decay;
+    const int64_t begin = int64_t(c - e.first) * kChunk, end = min(begin + kChunk, e.n);
+    for (int64_t i = begin + threadIdx.x * E; i + E <= end; i += kThreads * E) update<E>(e, s, i);
+    if (E > 1)
+      for (int64_t i = begin + (end - begin) / E * E + threadIdx.x; i < end; i += kThreads)
+        update<1>(e, s, i);
   }
 }
 
-void adamw(const Context& ctx, const AdamW& a) {
-  const int64_t n = a.param.dim(0);
-  if (n == 0) return;
-  const Numbers k{
-      a.lr_scale,           a.beta1, a.beta2, float(1 - a.beta1), float(1 - a.beta2), float(a.eps),
-      float(a.weight_decay)};
-  adamw_kernel<<<grid_for(n, kThreads), kThreads, 0, ctx.stream>>>(
-      a.param.as<float>(), a.grad.as<float>(), a.m.as<float>(), a.v.as<float>(), n, a.state, k);
+static void launch(const Context& ctx, std::span<const AdamW> list) {
+  const AdamW& a = list.front();
+  Entries k{.count = int(list.size()),
+            .chunks = 0,
+            .state = a.state,
+            .beta1 = a.beta1,
+            .beta2 = a.beta2,
+            .c1 = float(1 - a.beta1),
+            .c2 = float(1 - a.beta2),
+            .eps = float(a.eps)};
+  bool aligned = true;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const AdamW& t = list[i];
+    const int64_t n = t.param.dim(0);
+    k.entry[i] = {t.param.as<float>(),
+                  t.grad.as<float>(),
+                  t.m.as<float>(),
+                  t.v.as<float>(),
+                  t.copy ? t.copy.as<bf16>() : nullptr,
+                  n,
+                  t.lr_scale,
+                  float(t.weight_decay),
+                  k.chunks};
+    aligned = aligned && rows_aligned({t.param, t.grad, t.m, t.v, t.copy});
+    k.chunks += int((n + kChunk - 1) / kChunk);
+  }
+  if (k.chunks == 0) return;
+  const unsigned grid = unsigned(std::min(k.chunks, 132 * 8));
+  (aligned ? adamw_kernel<8> : adamw_kernel<1>)<<<grid, kThreads, 0, ctx.stream>>>(k);
   SLUICE_LAUNCHED(ctx.stream);
+}
+
+void adamw(const Context& ctx, std::span<const AdamW> list) {
+  for (size_t i = 0; i < list.size(); i += kTensors)
+    launch(ctx, list.subspan(i, std::min<size_t>(kTensors, list.size() - i)));
 }
 
 }  // namespace sluice::cuda

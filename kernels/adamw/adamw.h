@@ -1,4 +1,4 @@
-// kernels/adamw/adamw.h -- one step of AdamW on a flat shard, in place.
+// kernels/adamw/adamw.h -- one step of AdamW on flat shards, in place.
 //
 //   g = grad * state.grad_scale;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
 //   p -= lr * (weight_decay * p + (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps))
@@ -6,6 +6,8 @@
 // lr = state.lr * lr_scale; nothing changes if state.skip is set. Decoupled decay: Loshchilov and
 // Hutter, arXiv:1711.05101.
 #pragma once
+
+#include <span>
 
 #include "kernels/tensor/context.h"
 #include "kernels/tensor/step_state.h"
@@ -16,10 +18,15 @@ struct AdamW {
   Tensor param;            // in, out [n] T: the master weights
   Tensor grad;             // in      [n] T: as accumulated, not clipped
   Tensor m, v;             // in, out [n] T: zero before the first step
+  Tensor copy{};           // out     [n] bf16: param after the step, rounded; or none. CUDA
   const StepState* state;  // in the device's memory; not read in plan mode
   double lr_scale = 1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
 };
 
-void adamw(const Context& ctx, const AdamW& a);
+// State, betas and eps are those of all. On CUDA some hundred shards are one launch.
+void adamw(const Context& ctx, std::span<const AdamW> list);
+inline void adamw(const Context& ctx, const AdamW& a) {
+  adamw(ctx, std::span(&a, 1));
+}
 
 }  // namespace sluice

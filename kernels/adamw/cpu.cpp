@@ -9,8 +9,7 @@ namespace sluice::cpu {
 
 constexpr int64_t kElements = 1 << 14;
 
-void adamw(const Context& ctx, const AdamW& a) {
-  if (a.state->skip) return;
+static void update(const Context& ctx, const AdamW& a) {
   const int64_t n = a.param.dim(0);
   const double step = double(a.state->step);
   for_float_type(a.param, [&]<class T>(T) {
@@ -30,6 +29,11 @@ void adamw(const Context& ctx, const AdamW& a) {
       }
     });
   });
+}
+
+void adamw(const Context& ctx, std::span<const AdamW> list) {
+  if (list.front().state->skip) return;
+  for (const AdamW& a : list) update(ctx, a);
 }
 
 }  // namespace sluice::cpu

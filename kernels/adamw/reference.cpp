@@ -6,8 +6,7 @@
 
 namespace sluice::reference {
 
-void adamw(const Context&, const AdamW& a) {
-  if (a.state->skip) return;
+static void update(const AdamW& a) {
   const double lr = a.state->lr * a.lr_scale, step = double(a.state->step);
   for_float_type(a.param, [&]<class T>(T) {
     for (int64_t i = 0; i < a.param.dim(0); ++i) {
@@ -22,6 +21,11 @@ void adamw(const Context&, const AdamW& a) {
       a.param.as<T>()[i] = T(p - lr * (a.weight_decay * p + m_hat / (std::sqrt(v_hat) + a.eps)));
     }
   });
+}
+
+void adamw(const Context&, std::span<const AdamW> list) {
+  if (list.front().state->skip) return;
+  for (const AdamW& a : list) update(a);
 }
 
 }  // namespace sluice::reference

@@ -31,6 +31,22 @@ void Stream::synchronize() const {
   SLUICE_CUDA(cudaStreamSynchronize(stream_.get()));
 }
 
+Event::Event(Device device) {
+  if (device == Device::cpu) return;
+  cudaEvent_t event = nullptr;
+  SLUICE_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  event_.reset(event);
+}
+void Event::Destroy::operator()(CUevent_st* e) const {
+  (void)cudaEventDestroy(e);
+}
+void Event::record(const Context& ctx) {
+  if (event_) SLUICE_CUDA(cudaEventRecord(event_.get(), ctx.stream));
+}
+void Event::wait() const {
+  if (event_) SLUICE_CUDA(cudaEventSynchronize(event_.get()));
+}
+
 const char* gpu_name() {
   static const std::string text = [] {
     cudaDeviceProp p;
@@ -62,6 +78,12 @@ Stream::Stream() {
 }
 void Stream::Destroy::operator()(CUstream_st*) const {}
 void Stream::synchronize() const {}
+Event::Event(Device device) {
+  SLUICE_CHECK(device == Device::cpu, "this build has no CUDA");
+}
+void Event::Destroy::operator()(CUevent_st*) const {}
+void Event::record(const Context&) {}
+void Event::wait() const {}
 const char* gpu_name() {
   return "none";
 }

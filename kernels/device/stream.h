@@ -1,11 +1,12 @@
-// kernels/device/stream.h -- owner of the queue that a rank's work goes through.
+// kernels/device/stream.h -- owners of the queue that a rank's work goes through, and of points of
+// it.
 #pragma once
 
 #include <memory>
 
-#include "kernels/tensor/tensor.h"
+#include "kernels/tensor/context.h"
 
-struct CUstream_st;
+struct CUevent_st;
 
 namespace sluice {
 
@@ -22,6 +23,21 @@ class Stream {
     void operator()(CUstream_st* s) const;
   };
   std::unique_ptr<CUstream_st, Destroy> stream_;
+};
+
+// A point of a stream that the host can wait for. Waiting for one that was never recorded returns
+// at once. Nothing on the CPU.
+class Event {
+ public:
+  explicit Event(Device device);
+  void record(const Context& ctx);
+  void wait() const;
+
+ private:
+  struct Destroy {
+    void operator()(CUevent_st* e) const;
+  };
+  std::unique_ptr<CUevent_st, Destroy> event_;
 };
 
 // "NVIDIA H100 80GB HBM3, driver 13.0, runtime 13.0": part of the fingerprint of a run.

@@ -39,26 +39,39 @@ cudaDataType_t type_of(const Tensor& t) {
   return t.dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-// Row-major memory is the library's (column-major) view of the transpose.
+int64_t row_stride(const Tensor& t) {
+  return std::max(t.stride[t.rank - 2], t.dim(-1));
+}
+
+// Row-major memory is the library's (column-major) view of the transpose. Of rank 3: a batch.
 void describe(Layout& layout, const Tensor& t) {
-  SLUICE_CUBLAS(cublasLtMatrixLayoutCreate(&layout.handle, type_of(t), uint64_t(t.dim(1)),
-                                           uint64_t(t.dim(0)), std::max(t.stride[0], t.dim(1))));
+  SLUICE_CUBLAS(cublasLtMatrixLayoutCreate(&layout.handle, type_of(t), uint64_t(t.dim(-1)),
+                                           uint64_t(t.dim(-2)), row_stride(t)));
+  if (t.rank == 2) return;
+  const int32_t count = int32_t(t.dim(0));
+  SLUICE_CUBLAS(cublasLtMatrixLayoutSetAttribute(layout.handle, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT,
+                                                 &count, sizeof count));
+  SLUICE_CUBLAS(cublasLtMatrixLayoutSetAttribute(layout.handle,
+                                                 CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                                 &t.stride[0], sizeof t.stride[0]));
 }
 
 uint32_t alignment_of(const Tensor& t) {
   uint32_t bytes = 256;
-  while (reinterpret_cast<uintptr_t>(t.data) % bytes != 0) bytes /= 2;
+  const auto stride = t.rank == 3 ? uintptr_t(t.stride[0] * size_of(t.dtype)) : 0;  // of a batch
+  while ((reinterpret_cast<uintptr_t>(t.data) | stride) % bytes != 0) bytes /= 2;
   return bytes;
 }
 
 }  // namespace
 
 struct CudaGemm::State {
-  using Kind = std::array<int64_t, 12>;
+  using Kind = std::array<int64_t, 13>;
 
   cublasLtHandle_t handle = nullptr;
   std::map<Kind, cublasLtMatmulAlgo_t> algorithms;
 
+  void multiply(const Context& ctx, const Batch& g, const Tensor& workspace);
   cublasLtMatmulAlgo_t choose(const Operation& operation, const Layout& a, const Layout& b,
                               const Layout& c, const Kind& kind) {
     Preference p;
@@ -84,6 +97,42 @@ struct CudaGemm::State {
   }
 };
 
+// c^T = op(b)^T op(a)^T: what the library calls A is our b.
+void CudaGemm::State::multiply(const Context& ctx, const Batch& g, const Tensor& workspace) {
+  const bool ta = g.transpose_a == Transpose::yes, tb = g.transpose_b == Transpose::yes;
+  Operation operation;
+  SLUICE_CUBLAS(cublasLtMatmulDescCreate(&operation.handle, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  const cublasOperation_t op_a = tb ? CUBLAS_OP_T : CUBLAS_OP_N,
+                          op_b = ta ? CUBLAS_OP_T : CUBLAS_OP_N;
+  SLUICE_CUBLAS(cublasLtMatmulDescSetAttribute(operation.handle, CUBLASLT_MATMUL_DESC_TRANSA, &op_a,
+                                               sizeof op_a));
+  SLUICE_CUBLAS(cublasLtMatmulDescSetAttribute(operation.handle, CUBLASLT_MATMUL_DESC_TRANSB, &op_b,
+                                               sizeof op_b));
+  Layout la, lb, lc;
+  describe(la, g.b), describe(lb, g.a), describe(lc, g.d);
+  const Kind kind{ta,
+                  tb,
+                  g.d.dim(-2),
+                  g.d.dim(-1),
+                  g.a.dim(ta ? -2 : -1),
+                  row_stride(g.a),
+                  row_stride(g.b),
+                  row_stride(g.d),
+                  alignment_of(g.b),
+                  alignment_of(g.a),
+                  std::min(alignment_of(g.c), alignment_of(g.d)),
+                  int64_t(g.d.dtype),
+                  g.d.rank == 3 ? g.d.dim(0) : 0};
+  auto found = algorithms.find(kind);
+  if (found == algorithms.end())
+    found = algorithms.emplace(kind, choose(operation, la, lb, lc, kind)).first;
+  const float alpha = float(g.alpha), beta = float(g.beta);
+  SLUICE_CUBLAS(cublasLtMatmul(handle, operation.handle, &alpha, g.b.data, la.handle, g.a.data,
+                               lb.handle, &beta, g.c.data, lc.handle, g.d.data, lc.handle,
+                               &found->second, workspace.data, size_t(workspace.bytes()),
+                               ctx.stream));
+}
+
 CudaGemm::CudaGemm() : state_(std::make_unique<State>()) {
   SLUICE_CUBLAS(cublasLtCreate(&state_->handle));
 }
@@ -102,37 +151,17 @@ void CudaGemm::run(const Context& ctx, Transpose transpose_a, const Tensor& a,
     if (!c.add) zero(ctx, c.t);
     return;
   }
-  // c^T = op(b)^T op(a)^T: what the library calls A is our b.
-  Operation operation;
-  SLUICE_CUBLAS(cublasLtMatmulDescCreate(&operation.handle, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-  const cublasOperation_t op_a = tb ? CUBLAS_OP_T : CUBLAS_OP_N,
-                          op_b = ta ? CUBLAS_OP_T : CUBLAS_OP_N;
-  SLUICE_CUBLAS(cublasLtMatmulDescSetAttribute(operation.handle, CUBLASLT_MATMUL_DESC_TRANSA, &op_a,
-                                               sizeof op_a));
-  SLUICE_CUBLAS(cublasLtMatmulDescSetAttribute(operation.handle, CUBLASLT_MATMUL_DESC_TRANSB, &op_b,
-                                               sizeof op_b));
-  Layout la, lb, lc;
-  describe(la, b), describe(lb, a), describe(lc, c.t);
-  const State::Kind kind{ta,
-                         tb,
-                         M,
-                         N,
-                         K,
-                         a.stride[0],
-                         b.stride[0],
-                         c.t.stride[0],
-                         alignment_of(b),
-                         alignment_of(a),
-                         alignment_of(c.t),
-                         int64_t(c.t.dtype)};
-  auto found = state_->algorithms.find(kind);
-  if (found == state_->algorithms.end())
-    found = state_->algorithms.emplace(kind, state_->choose(operation, la, lb, lc, kind)).first;
-  const float one = 1, beta = c.add ? 1 : 0;
-  SLUICE_CUBLAS(cublasLtMatmul(state_->handle, operation.handle, &one, b.data, la.handle, a.data,
-                               lb.handle, &beta, c.t.data, lc.handle, c.t.data, lc.handle,
-                               &found->second, workspace.data, size_t(workspace.bytes()),
-                               ctx.stream));
+  state_->multiply(ctx, {transpose_a, a, transpose_b, b, 1, c.add ? 1.0 : 0.0, c.t, c.t},
+                   workspace);
+}
+
+void CudaGemm::run(const Context& ctx, const Batch& g, const Tensor& workspace) {
+  const bool ta = g.transpose_a == Transpose::yes, tb = g.transpose_b == Transpose::yes;
+  const int64_t B = g.d.dim(0), M = g.d.dim(1), N = g.d.dim(2), K = g.a.dim(ta ? 1 : 2);
+  check_shape(g.a, "a", {B, ta ? K : M, ta ? M : K}, g.a);
+  check_shape(g.b, "b", {B, tb ? N : K, tb ? K : N}, g.a);
+  check_shape(g.c, "c", {B, M, N}, g.d);
+  if (B > 0 && M > 0 && N > 0) state_->multiply(ctx, g, workspace);
 }
 
 const char* CudaGemm::library() {

@@ -23,6 +23,18 @@ class CudaGemm {
   void run(const Context& ctx, Transpose transpose_a, const Tensor& a, Transpose transpose_b,
            const Tensor& b, const Grad& c, const Tensor& workspace);
 
+  // d = alpha op(a) op(b) + beta c for each of B matrices: a, b, c, d [B, rows, columns], dense; c
+  // may be d.
+  struct Batch {
+    Transpose transpose_a;
+    Tensor a;
+    Transpose transpose_b;
+    Tensor b;
+    double alpha, beta;
+    Tensor c, d;
+  };
+  void run(const Context& ctx, const Batch& batch, const Tensor& workspace);
+
   static const char* library();  // "cuBLASLt 130100": part of the fingerprint of a run
 
  private:
@@ -34,7 +46,7 @@ class CudaGemm {
 constexpr int64_t kGemmWorkspaceBytes = int64_t(32) << 20;
 inline ArenaTensor gemm_workspace(const Context& ctx) {
   if (ctx.device != Device::cuda) return {};
-  return scratch(ctx, DType::u8, {kGemmWorkspaceBytes});
+  return scratch(ctx, DType::u8, {kGemmWorkspaceBytes}, Purpose::workspace);
 }
 
 }  // namespace sluice

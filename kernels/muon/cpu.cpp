@@ -109,8 +109,9 @@ void muon(const Context& ctx, const Muon& a, const MuonScratch& scratch) {
   const int64_t B = a.param.dim(0);
   if (a.state->skip || a.param.numel() == 0) return;
   for_float_type(a.param, [&]<class T>(T) {
-    for (int64_t b0 = 0; b0 < B; b0 += kMuonMatrices) {
-      const Group<T> g{ctx, a, scratch, b0, std::min(kMuonMatrices, B - b0)};
+    const int64_t most = scratch.x.dim(0);
+    for (int64_t b0 = 0; b0 < B; b0 += most) {
+      const Group<T> g{ctx, a, scratch, b0, std::min(most, B - b0)};
       normalised_update(g);
       Tensor x = scratch.x, y = scratch.y;
       for (int64_t step = 0; step < a.ns_steps; ++step) {

@@ -18,6 +18,7 @@ struct Muon {
   Tensor param;            // in, out [B, m, n] T: the master weights
   Tensor grad;             // in      [B, m, n] T: as accumulated, not clipped
   Tensor m;                // in, out [B, m, n] T: the momentum M, zero before the first step
+  Tensor copy{};           // out     [B, m, n] bf16: param after the step, rounded; or none. CUDA
   const StepState* state;  // in the device's memory; not read in plan mode
   double lr_scale = 1, momentum = 0.95, weight_decay = 0;
   int64_t ns_steps = 5;

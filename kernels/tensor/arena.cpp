@@ -9,12 +9,22 @@ namespace sluice {
 
 constexpr int64_t kAlign = 256;  // bytes: a CUDA allocation's, and four cache lines
 
+const char* name(Purpose p) {
+  switch (p) {
+    case Purpose::activations: return "activations";
+    case Purpose::gradients: return "gradients of activations";
+    case Purpose::scratch: return "scratch";
+    case Purpose::workspace: return "workspace of products";
+  }
+  return "?";
+}
+
 Arena::Arena(Device device, int64_t capacity) : device_(device), capacity_(capacity) {
   if (capacity >= 0) base_ = static_cast<char*>(allocate_bytes(device, capacity));
 }
 
 Arena::~Arena() {
-  if (base_) free_bytes(device_, base_);
+  if (base_) free_bytes(device_, base_, capacity_);
 }
 
 Arena::Arena(Arena&& o) noexcept
@@ -27,6 +37,8 @@ Arena::Arena(Arena&& o) noexcept
       end_(o.end_),
       free_(std::move(o.free_)),
       taken_(std::move(o.taken_)),
+      in_use_(o.in_use_),
+      at_peak_(o.at_peak_),
       script_(std::move(o.script_)),
       followed_(o.followed_),
       next_(o.next_) {}
@@ -67,13 +79,18 @@ int64_t Arena::first_fit(int64_t bytes) {
   return offset;
 }
 
-int64_t Arena::take(int64_t bytes) {
+int64_t Arena::take(int64_t bytes, Purpose purpose) {
   bytes = std::max<int64_t>(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
   const int64_t offset = followed_.empty() ? first_fit(bytes) : take_followed(bytes);
   if (planning()) script_.push_back({offset, bytes});
-  taken_[offset] = bytes;
+  taken_[offset] = {bytes, purpose};
   used_ += bytes;
-  peak_ = std::max(peak_, followed_.empty() ? end_ : offset + bytes);
+  in_use_[size_t(purpose)] += bytes;
+  const int64_t end = followed_.empty() ? end_ : offset + bytes;
+  if (end > peak_) {
+    peak_ = end;
+    at_peak_ = in_use_;
+  }
   fill(offset, bytes);
   return offset;
 }
@@ -81,7 +98,8 @@ int64_t Arena::take(int64_t bytes) {
 void Arena::give(int64_t offset) {
   const auto range = taken_.find(offset);
   if (range == taken_.end()) return;
-  int64_t bytes = range->second;
+  int64_t bytes = range->second.bytes;
+  in_use_[size_t(range->second.purpose)] -= bytes;
   taken_.erase(range);
   used_ -= bytes;
   fill(offset, bytes);
@@ -110,16 +128,18 @@ void* Arena::address(int64_t offset) const {
   return base_ ? base_ + offset : nullptr;
 }
 
-ArenaTensor::ArenaTensor(Arena& arena, DType dtype, std::initializer_list<int64_t> shape)
+ArenaTensor::ArenaTensor(Arena& arena, DType dtype, std::initializer_list<int64_t> shape,
+                         Purpose purpose)
     : arena_(&arena), view_(make_tensor(nullptr, dtype, arena.device(), shape)) {
-  offset_ = arena.take(view_.bytes());
+  offset_ = arena.take(view_.bytes(), purpose);
   view_.data = arena.address(offset_);
 }
 
-ArenaTensor::ArenaTensor(Arena& arena, const Tensor& like) : arena_(&arena), view_(like) {
+ArenaTensor::ArenaTensor(Arena& arena, const Tensor& like, Purpose purpose)
+    : arena_(&arena), view_(like) {
   int64_t step = 1;
   for (int i = view_.rank - 1; i >= 0; step *= view_.shape[i--]) view_.stride[i] = step;
-  offset_ = arena.take(view_.bytes());
+  offset_ = arena.take(view_.bytes(), purpose);
   view_.data = arena.address(offset_);
 }
 

@@ -6,6 +6,7 @@
 // Not thread-safe: the thread that queues the work of one rank owns it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -15,6 +16,11 @@
 #include "kernels/tensor/buffer.h"
 
 namespace sluice {
+
+// What memory of a step is for: `sluice plan` prints the peak by it.
+enum class Purpose : uint8_t { activations, gradients, scratch, workspace };
+constexpr int kPurposes = 4;
+const char* name(Purpose);
 
 class Arena {
  public:
@@ -42,7 +48,7 @@ class Arena {
   void follow(std::span<const Range> script);
 
   // Offset of a free range, 256-byte aligned. Throws with the sizes if nothing fits.
-  int64_t take(int64_t bytes);
+  int64_t take(int64_t bytes, Purpose purpose = Purpose::scratch);
   void give(int64_t offset);  // back; never throws for an offset that take() returned
   void* address(int64_t offset) const;
 
@@ -52,6 +58,8 @@ class Arena {
   int64_t used() const { return used_; }          // bytes in use now, alignment included
   int64_t peak() const { return peak_; }          // the highest end of a range so far
   void reset_peak() { peak_ = end_; }
+  // By Purpose, when peak() was reached; the rest of it were gaps.
+  const std::array<int64_t, kPurposes>& at_peak() const { return at_peak_; }
 
  private:
   int64_t first_fit(int64_t bytes);
@@ -64,8 +72,13 @@ class Arena {
   char* base_ = nullptr;
   int64_t used_ = 0, peak_ = 0, end_ = 0;  // end_: everything from here on is free
   std::map<int64_t, int64_t> free_;        // offset -> bytes, below end_, never adjacent
-  std::map<int64_t, int64_t> taken_;       // offset -> bytes
-  std::vector<Range> script_;              // of a planning arena
+  struct Taken {
+    int64_t bytes;
+    Purpose purpose;
+  };
+  std::map<int64_t, Taken> taken_;  // by offset
+  std::array<int64_t, kPurposes> in_use_{}, at_peak_{};
+  std::vector<Range> script_;  // of a planning arena
   std::span<const Range> followed_;
   size_t next_ = 0;  // range of followed_
 };
@@ -74,8 +87,9 @@ class Arena {
 class ArenaTensor {
  public:
   ArenaTensor() = default;
-  ArenaTensor(Arena& arena, DType dtype, std::initializer_list<int64_t> shape);
-  ArenaTensor(Arena& arena, const Tensor& like);  // dense
+  ArenaTensor(Arena& arena, DType dtype, std::initializer_list<int64_t> shape,
+              Purpose purpose = Purpose::scratch);
+  ArenaTensor(Arena& arena, const Tensor& like, Purpose purpose = Purpose::scratch);  // dense
   ~ArenaTensor() { release(); }
   ArenaTensor(ArenaTensor&& o) noexcept { *this = std::move(o); }
   ArenaTensor& operator=(ArenaTensor&& o) noexcept;

@@ -1,6 +1,7 @@
 // kernels/tensor/buffer.cpp -- host memory from aligned_alloc, device memory from cudaMalloc.
 #include "kernels/tensor/buffer.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -10,7 +11,14 @@
 
 namespace sluice {
 
+static std::atomic<int64_t> allocated[2];  // by Device
+
+int64_t allocated_bytes(Device device) {
+  return allocated[size_t(device)];
+}
+
 void* allocate_bytes(Device device, int64_t bytes) {
+  allocated[size_t(device)] += bytes;
   const size_t padded = size_t((bytes + 256) / 256 * 256);
   if (device == Device::cpu) {
     void* p = std::aligned_alloc(256, padded);
@@ -27,7 +35,8 @@ void* allocate_bytes(Device device, int64_t bytes) {
 #endif
 }
 
-void free_bytes(Device device, void* p) {
+void free_bytes(Device device, void* p, int64_t bytes) {
+  allocated[size_t(device)] -= bytes;
   if (device == Device::cpu) return std::free(p);
 #ifdef SLUICE_CUDA_BUILD
   (void)cudaFree(p);  // called by destructors, which must not throw
@@ -51,7 +60,7 @@ Buffer::Buffer(const Tensor& like) : view_(like) {
 void Buffer::allocate() {
   const int64_t bytes = view_.bytes();
   view_.data = allocate_bytes(view_.device, bytes);
-  memory_ = std::unique_ptr<void, FreeBytes>(view_.data, FreeBytes(view_.device));
+  memory_ = std::unique_ptr<void, FreeBytes>(view_.data, FreeBytes{view_.device, bytes});
   if (view_.device == Device::cpu) {
     std::memset(view_.data, 0, size_t(bytes));
     return;

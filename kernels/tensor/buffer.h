@@ -9,12 +9,14 @@ namespace sluice {
 
 // Uninitialised memory of one device, 256-byte aligned; never null, also for 0 bytes.
 void* allocate_bytes(Device device, int64_t bytes);
-void free_bytes(Device device, void* p);
+void free_bytes(Device device, void* p, int64_t bytes);
+// Of all that is allocated now: what a plan is held to.
+int64_t allocated_bytes(Device device);
 
 struct FreeBytes {
-  Device device;
-  explicit FreeBytes(Device d = Device::cpu) : device(d) {}
-  void operator()(void* p) const { free_bytes(device, p); }
+  Device device = Device::cpu;
+  int64_t bytes = 0;
+  void operator()(void* p) const { free_bytes(device, p, bytes); }
 };
 
 // Zero-filled at creation, 256-byte aligned. Move-only; views die with it.

@@ -3,9 +3,10 @@
 
 namespace sluice {
 
-ArenaTensor scratch(const Context& ctx, DType dtype, std::initializer_list<int64_t> shape) {
+ArenaTensor scratch(const Context& ctx, DType dtype, std::initializer_list<int64_t> shape,
+                    Purpose purpose) {
   SLUICE_CHECK(ctx.arena, "the op takes scratch and the context has no arena");
-  return ArenaTensor(*ctx.arena, dtype, shape);
+  return ArenaTensor(*ctx.arena, dtype, shape, purpose);
 }
 
 void parallel_for(const Context& ctx, int64_t blocks, const std::function<void(int64_t)>& body) {

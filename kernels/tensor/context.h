@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "kernels/base/profile_range.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/tensor/arena.h"
 
@@ -32,7 +33,8 @@ struct Context {
 
 // Scratch of one op call, given back when the call returns. On CUDA later work of the same stream
 // may reuse it at once: the stream orders the two.
-ArenaTensor scratch(const Context& ctx, DType dtype, std::initializer_list<int64_t> shape);
+ArenaTensor scratch(const Context& ctx, DType dtype, std::initializer_list<int64_t> shape,
+                    Purpose purpose = Purpose::scratch);
 
 // body(0) ... body(blocks - 1) on the context's threads. Blocks are fixed by the shape, never by
 // the number of threads (kernels/base/thread_pool.h).
@@ -51,7 +53,8 @@ int64_t check_cu_seqlens(const Context& ctx, const Tensor& cu_seqlens, int64_t N
 // (reference.cpp).
 #ifdef SLUICE_CUDA_BUILD
 #define SLUICE_DISPATCH(op, ctx, ...)                                          \
-  ((ctx).device == ::sluice::Device::cuda    ? cuda::op(ctx, __VA_ARGS__)      \
+  (::sluice::ProfileRange(#op),                                                \
+   (ctx).device == ::sluice::Device::cuda    ? cuda::op(ctx, __VA_ARGS__)      \
    : (ctx).mode == ::sluice::Mode::reference ? reference::op(ctx, __VA_ARGS__) \
                                              : cpu::op(ctx, __VA_ARGS__))
 #else

@@ -1,4 +1,4 @@
-// kernels/tensor/fill.cpp -- memset and one-element copies.
+// kernels/tensor/fill.cpp -- memset and copies.
 #include "kernels/tensor/fill.h"
 
 #include <cstring>
@@ -8,6 +8,10 @@
 #endif
 
 namespace sluice {
+
+namespace cuda {
+void set_scalar(const Context& ctx, double* to, double value);
+}
 
 void zero(const Context& ctx, const Tensor& t) {
   if (ctx.mode == Mode::plan || t.numel() == 0) return;
@@ -34,7 +38,21 @@ void set_scalar(const Context& ctx, const Tensor& t, double value) {
     return;
   }
 #ifdef SLUICE_CUDA_BUILD
-  SLUICE_CUDA(cudaMemcpyAsync(t.data, &value, sizeof value, cudaMemcpyHostToDevice, ctx.stream));
+  cuda::set_scalar(ctx, t.as<double>(), value);
+#endif
+}
+
+void copy_async(const Context& ctx, const Tensor& from, const Tensor& to) {
+  SLUICE_CHECK(from.dense() && to.dense() && from.bytes() == to.bytes(), "from ", to_string(from),
+               " to ", to_string(to));
+  if (ctx.mode == Mode::plan || from.bytes() == 0) return;
+  if (ctx.device == Device::cpu) {
+    std::memmove(to.data, from.data, size_t(from.bytes()));
+    return;
+  }
+#ifdef SLUICE_CUDA_BUILD
+  SLUICE_CUDA(
+      cudaMemcpyAsync(to.data, from.data, size_t(from.bytes()), cudaMemcpyDefault, ctx.stream));
 #endif
 }
 

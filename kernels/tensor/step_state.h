@@ -14,6 +14,7 @@ struct StepState {
   float grad_scale = 1;  // clip factor: gradients count as grad * grad_scale
   float grad_norm = 0;   // global L2 norm before clipping
   int32_t skip = 0;      // 1: the gradients are not finite; the optimizer changes nothing
+  double cross_entropy = 0, z_loss = 0;  // of the step's micro-batches, until now
 };
 
 }  // namespace sluice

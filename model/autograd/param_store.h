@@ -84,6 +84,8 @@ struct Shard {
   Tensor master;  // [n] f32 (f64 in checks)
   Tensor grad;    // [n] as master; complete once every micro-batch has gone backward. None if
                   // no gradient changes the parameter
+  Tensor copy{};  // [n] bf16: the master rounded, where value() is that; else none. Who changes
+                  // masters writes it, or calls refresh()
 };
 
 // Plain on one rank (PlainStore); a sharded one gathers and scatters behind the same calls.
@@ -110,12 +112,12 @@ class ParamStore {
   virtual Tensor value(ParamId id) = 0;  // bf16 on CUDA unless ParamSpec::wide; shape of the spec
   virtual Grad grad(ParamId id) = 0;     // where this micro-batch's gradient goes
 
-  // To be called when masters were changed, before the next pass: where value() is a rounded copy,
-  // it is made anew.
+  // To be called when masters were changed without their copies, before the next pass.
   virtual void refresh(const Context&) {}
 
-  virtual void start_step() = 0;        // forgets the gradients of the step before
-  virtual void finish_gradients() = 0;  // zeroes those that nothing wrote in this step
+  virtual void start_step() = 0;  // forgets the gradients of the step before
+  // Zeroes those that nothing wrote in this step.
+  virtual void finish_gradients(const Context& ctx = {}) = 0;
   virtual const std::vector<Shard>& shards() const = 0;
   std::vector<Shard> trained_shards() const;  // those of UpdateRule::gradient
 

@@ -17,25 +17,40 @@ Tensor with_shape(const Tensor& flat, const std::vector<int64_t>& shape) {
 
 static constexpr int64_t kAlign = 128;  // elements: 256 bytes of the narrowest type
 
-void PlainStore::allocate() {
-  SLUICE_CHECK(shards_.empty(), "allocate() is called once");
+void PlainStore::plan() {
+  SLUICE_CHECK(shards_.empty(), "plan() or allocate() is called once");
   begin_.assign(1, 0);
-  for (int i = 0; i < size(); ++i)
-    begin_.push_back(begin_.back() + (spec({i}).numel() + kAlign - 1) / kAlign * kAlign);
-  values_ = Buffer(dtype_, {begin_.back()}, device_);
-  grads_ = Buffer(dtype_, {begin_.back()}, device_);
-  if (device_ == Device::cuda) copies_ = Buffer(DType::bf16, {begin_.back()}, device_);
   for (int i = 0; i < size(); ++i) {
-    const int64_t n = spec({i}).numel(), begin = begin_[size_t(i)];
-    const bool trained = spec({i}).rule == UpdateRule::gradient;
-    shards_.push_back({.id = {i},
-                       .begin = 0,
-                       .master = values_.view().rows(begin, n),
-                       .grad = trained ? grads_.view().rows(begin, n) : Tensor{}});
+    const ParamSpec& s = spec({i});
+    begin_.push_back(begin_.back() + (s.numel() + kAlign - 1) / kAlign * kAlign);
+    const Tensor flat = make_tensor(nullptr, dtype_, device_, {s.numel()});
+    Shard& shard = shards_.emplace_back(Shard{.id = {i}, .begin = 0, .master = flat, .grad = {}});
+    if (s.rule == UpdateRule::gradient) shard.grad = flat;
+    if (device_ == Device::cuda && !s.wide)
+      shard.copy = make_tensor(nullptr, DType::bf16, device_, {s.numel()});
   }
   written_.assign(size_t(size()), false);
   acquired_.assign(size_t(groups()), 0);
   in_backward_.assign(size_t(groups()), 0);
+}
+
+void PlainStore::allocate() {
+  plan();
+  values_ = Buffer(dtype_, {begin_.back()}, device_);
+  grads_ = Buffer(dtype_, {begin_.back()}, device_);
+  if (device_ == Device::cuda) copies_ = Buffer(DType::bf16, {begin_.back()}, device_);
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    Shard& s = shards_[i];
+    const auto part = [&](const Buffer& b) { return b.view().rows(begin_[i], s.master.dim(0)); };
+    s.master = part(values_);
+    if (s.grad) s.grad = part(grads_);
+    if (s.copy) s.copy = part(copies_);
+  }
+}
+
+PlainStore::Bytes PlainStore::bytes() const {
+  const int64_t n = begin_.back(), each = n * size_of(dtype_);
+  return {each, each, device_ == Device::cuda ? n * size_of(DType::bf16) : 0};
 }
 
 void PlainStore::acquire(int group, Pass pass) {
@@ -54,8 +69,7 @@ Tensor PlainStore::value(ParamId id) {
   SLUICE_CHECK(acquired_.at(size_t(s.group)) > 0, s.name, " is used outside its block ",
                group_name(s.group));
   const Shard& shard = shards_.at(size_t(id.index));
-  if (device_ == Device::cpu || s.wide) return with_shape(shard.master, s.shape);
-  return with_shape(copies_.view().rows(begin_[size_t(id.index)], s.numel()), s.shape);
+  return with_shape(shard.copy ? shard.copy : shard.master, s.shape);
 }
 
 // All in one go, the wide ones too, whose copies nobody asks for.
@@ -77,9 +91,10 @@ void PlainStore::start_step() {
   written_.assign(written_.size(), false);
 }
 
-void PlainStore::finish_gradients() {
+void PlainStore::finish_gradients(const Context& ctx) {
   for (size_t i = 0; i < written_.size(); ++i)
-    if (!written_[i] && shards_[i].grad) zero({.device = device_}, shards_[i].grad);
+    if (!written_[i] && shards_[i].grad)
+      zero({.device = device_, .stream = ctx.stream}, shards_[i].grad);
 }
 
 }  // namespace sluice

@@ -14,14 +14,21 @@ class PlainStore : public ParamStore {
  public:
   explicit PlainStore(DType dtype, Device device = Device::cpu) : dtype_(dtype), device_(device) {}
 
+  // Sizes alone: shards exist, their memory does not.
+  void plan();
   void allocate() override;
+  // Of the three buffers, padding between shards included; also when only planned.
+  struct Bytes {
+    int64_t masters, gradients, copies;
+  };
+  Bytes bytes() const;
   void acquire(int group, Pass pass) override;
   void release(int group, Pass pass) override;
   Tensor value(ParamId id) override;
   Grad grad(ParamId id) override;
   void refresh(const Context& ctx) override;
   void start_step() override;
-  void finish_gradients() override;
+  void finish_gradients(const Context& ctx = {}) override;
   const std::vector<Shard>& shards() const override { return shards_; }
 
  private:

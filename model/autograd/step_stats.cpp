@@ -36,9 +36,14 @@ StepStats::StepStats(const ParamStore& params, Device device) {
   copy(none.view(), no_logits_.view());
 }
 
+int64_t StepStats::bytes() const {
+  const auto of = [](const Buffer& b) { return b.view() ? b.view().bytes() : 0; };
+  return of(expert_counts_) + of(max_logits_) + of(no_logits_);
+}
+
 void StepStats::start_step(const Context& ctx) {
   if (expert_counts_.view()) zero(ctx, expert_counts_.view());
-  if (max_logits_.view()) copy(no_logits_.view(), max_logits_.view());
+  if (max_logits_.view()) copy_async(ctx, no_logits_.view(), max_logits_.view());
 }
 
 Tensor StepStats::expert_counts(ParamId bias) const {

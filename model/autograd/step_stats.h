@@ -24,6 +24,7 @@ class StepStats {
   // that has parameters with heads.
   explicit StepStats(const ParamStore& params, Device device = Device::cpu);
 
+  int64_t bytes() const;                // of its memory on the device
   void start_step(const Context& ctx);  // no tokens, and no logit yet: -infinity
 
   // Tokens routed to each expert: [layers, E] i64, layers with experts only; none: no tensor.

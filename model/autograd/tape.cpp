@@ -22,7 +22,8 @@ int Tape::add_slot() {
 
 Var Tape::make(DType dtype, std::initializer_list<int64_t> shape) {
   SLUICE_CHECK(ctx_.arena, "a tape needs a context with an arena");
-  auto memory = std::make_shared<const ArenaTensor>(*ctx_.arena, dtype, shape);
+  auto memory =
+      std::make_shared<const ArenaTensor>(*ctx_.arena, dtype, shape, Purpose::activations);
   const Tensor value = memory->view();
   return {value, add_slot(), std::move(memory)};
 }
@@ -92,12 +93,14 @@ Grad Tape::grad(int id, const Tensor& like) {
   touched_.push_back(id);
   const bool add = std::exchange(slot.written, true);
   if (slot.parent < 0) {
-    if (!slot.memory) slot.memory = std::make_shared<ArenaTensor>(*ctx_.arena, like);
+    if (!slot.memory)
+      slot.memory = std::make_shared<ArenaTensor>(*ctx_.arena, like, Purpose::gradients);
     own_gradient(slot);
     return {slot.memory->view(), add};
   }
   Slot& whole = slots_[size_t(slot.parent)];
-  if (!whole.memory) whole.memory = std::make_shared<ArenaTensor>(*ctx_.arena, whole.like);
+  if (!whole.memory)
+    whole.memory = std::make_shared<ArenaTensor>(*ctx_.arena, whole.like, Purpose::gradients);
   return {whole.memory->view().columns(slot.begin, slot.count), add};
 }
 
@@ -106,7 +109,7 @@ Grad Tape::grad(int id, const Tensor& like) {
 void Tape::own_gradient(Slot& slot) {
   if (slot.memory.use_count() == 1) return;
   const Tensor shared = slot.memory->view();
-  auto own = std::make_shared<ArenaTensor>(*ctx_.arena, shared);
+  auto own = std::make_shared<ArenaTensor>(*ctx_.arena, shared, Purpose::gradients);
   zero(ctx_, own->view());
   add_forward(ctx_, {.a = shared, .b = own->view(), .y = own->view()});
   slot.memory = std::move(own);
@@ -163,7 +166,11 @@ std::vector<Var> Tape::block(const std::string& name, std::vector<int> groups, R
     steps_.push_back({name, "block", -1, [this, groups] { release(groups, Pass::backward); }});
 
   acquire(groups, Pass::forward);
-  const std::vector<Var> outputs = body();
+  std::vector<Var> outputs;
+  {
+    const ProfileRange range(name.c_str());
+    outputs = body();
+  }
   release(groups, Pass::forward);
 
   recording_ = was_recording;

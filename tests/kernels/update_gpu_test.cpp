@@ -71,6 +71,61 @@ TEST_F(UpdateGpu, AdamW) {
   }
 }
 
+// Shards of all sizes at once, more than a launch takes, each with a rate and a decay of its own,
+// and starts that are aligned or not: what each gives alone, and the copy is its master rounded.
+TEST_F(UpdateGpu, AdamWOfManyShards) {
+  const GpuContext& gpu = GpuContext::shared();
+  for (const int64_t gap : {0, 3}) {
+    std::vector<int64_t> sizes{0, 16384, 1, 16385, 40000, 8, 0};
+    for (int64_t i = 0; i < 300; ++i) sizes.push_back(1 + i * 7 % 100);
+    int64_t total = 0;
+    for (const int64_t n : sizes) total += gap + (n + 127) / 128 * 128;
+    const Buffer p = normal(total, 1), g = normal(total, 2), m = normal(total, 3, 0.1);
+    Buffer v = normal(total, 4);
+    for (int64_t i = 0; i < total; ++i) v.view().as<float>()[i] *= v.view().as<float>()[i];
+    StepState state{.step = 2, .lr = 0.02F, .grad_scale = 0.5F};
+    const Buffer device_state = state_on_gpu(state), copies(DType::bf16, {total}, Device::cuda);
+    const auto run = [&](bool together) {
+      const Buffer gp = on_gpu(p.view()), gg = on_gpu(g.view()), gm = on_gpu(m.view()),
+                   gv = on_gpu(v.view());
+      std::vector<AdamW> list;
+      int64_t at = gap;
+      for (const int64_t n : sizes) {
+        list.push_back({.param = gp.view().rows(at, n),
+                        .grad = gg.view().rows(at, n),
+                        .m = gm.view().rows(at, n),
+                        .v = gv.view().rows(at, n),
+                        .copy = together ? copies.view().rows(at, n) : Tensor{},
+                        .state = static_cast<const StepState*>(device_state.view().data),
+                        .lr_scale = 1 + 0.01 * double(list.size()),
+                        .weight_decay = 0.001 * double(list.size())});
+        at += gap + (n + 127) / 128 * 128;
+      }
+      if (together)
+        adamw(gpu, list);
+      else
+        for (const AdamW& a : list) adamw(gpu, a);
+      return on_host(gp.view());
+    };
+    const Buffer one_by_one = run(false), got = run(true), rounded(DType::bf16, {total});
+    expect_same_bits(got.view(), one_by_one.view(), "together");
+    cast({}, {.from = got.view(), .to = rounded.view()});
+    const Buffer copied = on_host(copies.view());
+    int64_t at = gap, changed = 0;
+    for (const int64_t n : sizes) {
+      for (int64_t i = at; i < at + n; ++i) {
+        ASSERT_EQ(static_cast<uint16_t*>(copied.view().data)[i],
+                  static_cast<uint16_t*>(rounded.view().data)[i]);
+        changed += got.view().as<float>()[i] != p.view().as<float>()[i];
+      }
+      for (int64_t i = at + n; i < at + (n + 127) / 128 * 128; ++i)
+        ASSERT_EQ(got.view().as<float>()[i], p.view().as<float>()[i]) << "between shards";
+      at += gap + (n + 127) / 128 * 128;
+    }
+    EXPECT_GT(changed, 80000);
+  }
+}
+
 TEST_F(UpdateGpu, NormAndClip) {
   const GpuContext& gpu = GpuContext::shared();
   const Buffer a = normal(1, 1), b = normal(70000, 2), c = normal(kGradNormElements, 3),
@@ -92,6 +147,17 @@ TEST_F(UpdateGpu, NormAndClip) {
     if (i == 0) first = got;
     EXPECT_EQ(got, first);
   }
+  // More tensors than a launch takes, none of them aligned; each element counts.
+  std::vector<Tensor> ones;
+  double squares = 0;
+  for (int64_t i = 0; i < 700; ++i) ones.push_back(memory[1].view().rows(1 + 97 * i, i % 95));
+  for (const Tensor& t : ones) {
+    const Buffer host = on_host(t);
+    squares += dot(host.view(), host.view());
+  }
+  grad_norm(gpu, {.grads = ones, .sum_of_squares = sum.view()});
+  EXPECT_NEAR(*on_host(sum.view()).view().as<double>(), squares, 1e-11 * squares);
+
   StepState state{.step = 7, .lr = 2};
   const Buffer device_state = state_on_gpu(state);
   const auto clip = [&](double squares, double max_norm) {

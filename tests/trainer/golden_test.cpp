@@ -32,18 +32,16 @@ std::string train(const Config& c, const Context& ctx) {
   std::string losses;
   StepState state;
   for (int64_t step = 0; step < c.train.steps; ++step) {
-    params.start_step();
-    double loss = 0;
+    runner.begin_step(&state, float(lr_at(c.optim, step + 1, c.train.steps)));
     for (int64_t m = 0; m < loader.micro_batches(); ++m) {
       loader.load(step, m, batch.batch());
-      loss += runner.train(batch.batch(), 1.0 / double(loader.valid_tokens(step))).cross_entropy;
+      runner.train(batch.batch(), 1.0 / double(loader.valid_tokens(step)));
     }
     params.finish_gradients();
-    state.step = step + 1;
-    state.lr = float(lr_at(c.optim, step + 1, c.train.steps));
     optimizer.clip(ctx, &state);
+    decide(ctx, &state);
     optimizer.step(ctx, &state);
-    losses += fmt::format("{} {:.10f}\n", step + 1, loss);
+    losses += fmt::format("{} {:.10f}\n", step + 1, state.cross_entropy);
   }
   return losses;
 }

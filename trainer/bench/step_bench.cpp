@@ -13,6 +13,7 @@
 #include "model/autograd/plain_store.h"
 #include "model/lm/cost.h"
 #include "optim/optimizer.h"
+#include "trainer/bench/queued_step.h"
 #include "trainer/loop/device.h"
 #include "trainer/loop/measure.h"
 #include "trainer/loop/step.h"
@@ -80,41 +81,6 @@ int64_t plan_update(const Context& ctx, Optimizer& optimizer) {
   return arena.peak();
 }
 
-struct Measured {
-  explicit Measured(const Context& ctx) : times(ctx) {}
-  OpTimes times;  // of all repeats
-  std::vector<double> seconds;
-};
-
-// On CUDA `seconds` are of steps that note nothing, the times by op of as many others.
-void measure_steps(const Config& c, const Context& ctx, int64_t repeats, PlainStore& params,
-                   Optimizer& optimizer, StepRunner& runner, const MicroBatch& batch,
-                   Measured& out) {
-  StepState state;
-  DeviceState on_device(ctx.device);
-  const int64_t micro_batches = c.train.batch_tokens / c.train.micro_batch_tokens;
-  const int64_t untimed = ctx.device == Device::cuda ? repeats : 0;
-  for (int64_t i = 0; i <= untimed + repeats; ++i) {
-    if (i == untimed + 1) runner.time_into(&out.times);  // the first only warms up
-    const double begin = monotonic_seconds();
-    params.start_step();
-    for (int64_t m = 0; m < micro_batches; ++m)
-      runner.train(batch, 1 / double(c.train.batch_tokens));
-    params.finish_gradients();
-    state.step = i + 1;
-    state.lr = 1e-4F;
-    StepState* at = on_device.put(state);
-    optimizer.clip(ctx, at);
-    optimizer.step(ctx, at);
-    params.refresh(ctx);
-    if (i > untimed) out.times.forward_done("optimizer");
-    on_device.take(state);
-    const double end = monotonic_seconds();
-    if (i == 0) continue;
-    if (untimed == 0 || i <= untimed) out.seconds.push_back(end - begin);
-  }
-}
-
 double median(std::vector<double> x) {
   std::sort(x.begin(), x.end());
   return x[x.size() / 2];
@@ -156,7 +122,8 @@ nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) 
   runner.use(arena);
 
   Measured measured(ctx);
-  measure_steps(c, ctx, bench.repeats, params, optimizer, runner, batch, measured);
+  QueuedStep one(c, ctx, params, optimizer, runner, batch);
+  measure_steps(ctx, bench.repeats, runner, one, measured);
   SLUICE_CHECK(arena.peak() == planned, "the step used ", arena.peak(), " bytes of ", planned,
                " planned");
 
@@ -170,6 +137,11 @@ nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) 
   report["threads"] = threads;
   report["device"] = ctx.device == Device::cuda ? gpu_name() : "cpu";
   report["step_seconds"] = step;
+  if (!measured.queue.empty()) {
+    report["queue_seconds"] = median(measured.queue);
+    report["eager_step_seconds"] = median(measured.eager);
+    report["eager_queue_seconds"] = median(measured.eager_queue);
+  }
   report["fastest_seconds"] = *std::min_element(measured.seconds.begin(), measured.seconds.end());
   report["tokens_per_second"] = tokens / step;
   report["gflops"] = flops / step / 1e9;
@@ -208,6 +180,12 @@ std::string bench_step_text(const nlohmann::ordered_json& r) {
       r["fastest_seconds"].get<double>(), r["tokens_per_second"].get<double>(),
       r["gflops"].get<double>(), 100 * r["share_of_gemm_rate"].get<double>(),
       r["gemm_gflops"].get<double>());
+  if (r.contains("queue_seconds"))
+    out += fmt::format(
+        "host     queues a step in {:.4f} s; without graphs in {:.4f} s, the step then takes "
+        "{:.4f} s\n",
+        r["queue_seconds"].get<double>(), r["eager_queue_seconds"].get<double>(),
+        r["eager_step_seconds"].get<double>());
   const auto mib = [&](const char* what) {
     return r["bytes"][what].get<double>() / double(1 << 20);
   };

@@ -27,22 +27,24 @@ std::function<void()> DeviceHandles::wait() const {
   return [this] { stream_->synchronize(); };
 }
 
-DeviceState::DeviceState(Device device) {
-  if (device == Device::cuda) memory_ = Buffer(DType::u8, {sizeof(StepState)}, device);
+DeviceState::DeviceState(Device device) : memory_(DType::u8, {sizeof(StepState)}, device) {
+  put({});
 }
 
 static Tensor bytes_of(StepState& host) {
   return make_tensor(&host, DType::u8, Device::cpu, {sizeof host});
 }
 
-StepState* DeviceState::put(StepState& host) {
-  if (!memory_.view()) return &host;
-  copy(bytes_of(host), memory_.view());
-  return static_cast<StepState*>(memory_.view().data);
+StepState* DeviceState::put(const StepState& host) {
+  StepState from = host;
+  copy(bytes_of(from), memory_.view());
+  return at();
 }
 
-void DeviceState::take(StepState& host) const {
-  if (memory_.view()) copy(memory_.view(), bytes_of(host));
+StepState DeviceState::take() const {
+  StepState to;
+  copy(memory_.view(), bytes_of(to));
+  return to;
 }
 
 }  // namespace sluice

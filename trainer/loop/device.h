@@ -27,15 +27,19 @@ class DeviceHandles {
   std::shared_ptr<CudaGemm> gemm_;  // a shared one needs no complete type where there is no CUDA
 };
 
-// The step state where the device's kernels read and write it: on the CPU the host's own.
+// The step state where the device's kernels read and write it.
 class DeviceState {
  public:
   explicit DeviceState(Device device);
-  StepState* put(StepState& host);   // what is to be handed to the ops
-  void take(StepState& host) const;  // what they made of it; waits for them
+  StepState* at() const { return static_cast<StepState*>(memory_.view().data); }
+  const Tensor& bytes() const { return memory_.view(); }  // [sizeof(StepState)] u8
+
+  // Now; both wait for what is queued.
+  StepState* put(const StepState& host);
+  StepState take() const;
 
  private:
-  Buffer memory_;  // none on the CPU
+  Buffer memory_;
 };
 
 }  // namespace sluice

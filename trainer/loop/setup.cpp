@@ -10,27 +10,9 @@
 
 namespace sluice {
 
-// Sets model.vocab_size. Returns the tokenizer's fingerprint, of a task nothing.
-std::string Trainer::open_vocabulary() {
-  int64_t words = 0;
-  std::string fingerprint;
-  if (config_.data.task) {
-    words = int64_t(task_words(*config_.data.task).size());
-  } else {
-    const Tokenizer tokenizer = Tokenizer::load(config_.data.tokenizer);
-    words = tokenizer.vocab_size();
-    fingerprint = tokenizer.fingerprint();
-  }
-  if (!config_.model.vocab_size) config_.model.vocab_size = words;
-  SLUICE_CHECK(*config_.model.vocab_size >= words, "model.vocab_size is ",
-               *config_.model.vocab_size, ", the ", config_.data.task ? "task" : "tokenizer",
-               " has ", words);
-  return fingerprint;
-}
-
 // All parts of the run, also those that begin in a week.
 void Trainer::open_data() {
-  const std::string tokenizer = open_vocabulary();
+  const std::string tokenizer = open_vocabulary(config_);
   for (const DataPart& p : data_parts(config_)) {
     try {
       parts_.push_back(open_part(p, tokenizer));
@@ -61,27 +43,22 @@ Trainer::OpenPart Trainer::open_part(const DataPart& is, const std::string& toke
 }
 
 // For the largest part, now: no step may find that there is too little.
-void Trainer::plan_memory() {
-  int64_t bytes = 0;
+void Trainer::take_memory() {
+  PlannedShapes shapes;
   for (OpenPart& p : parts_) {
-    MicroBatchBuffer shape = p.loader->make_buffer();
-    bytes = std::max(bytes, runner_->plan(shape.batch()));
-    for (Valid& v : p.validation) bytes = std::max(bytes, runner_->plan_score(v.buffer.batch()));
+    shapes.train.push_back(p.loader->make_buffer());
+    for (Valid& v : p.validation) shapes.score.push_back(v.set.make_buffer());
   }
-  Arena update = Arena::plan(ctx_.device);
-  Context plan = ctx_;
-  plan.mode = Mode::plan;
-  plan.arena = &update;
-  optimizer_->clip(plan, nullptr);
-  optimizer_->step(plan, nullptr);
-  bytes = std::max(bytes, update.peak());
-  arena_ = std::make_unique<Arena>(ctx_.device, bytes);
+  memory_ = plan_memory(ctx_, *params_, *stats_, *runner_, *optimizer_, shapes);
+  arena_ = std::make_unique<Arena>(ctx_.device, memory_.step);
   ctx_.arena = arena_.get();
   runner_->use(*arena_);
-  const double mib = 1 << 20, weights = double(params_->numel()) * 4;
+  const double mib = 1 << 20;
   progress_.note(fmt::format(
       "memory   weights {:.1f} MiB, gradients {:.1f} MiB, optimizer {:.1f} MiB, step {:.1f} MiB",
-      weights / mib, weights / mib, double(optimizer_->bytes()) / mib, double(bytes) / mib));
+      double(memory_.params.masters + memory_.params.copies) / mib,
+      double(memory_.params.gradients) / mib, double(memory_.moments) / mib,
+      double(memory_.step) / mib));
   open_saves();
 }
 

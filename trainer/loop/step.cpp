@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "kernels/tensor/fill.h"
+#include "kernels/step_control/step_control.h"
 #include "kernels/tensor/float_dispatch.h"
 
 namespace sluice {
@@ -21,62 +21,44 @@ StepRunner::StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Rec
       recompute_(recompute),
       z_loss_(z_loss),
       stats_(stats),
-      loss_scale_(DType::f64, {1}, ctx.device),
-      loss_terms_(DType::f64, {2}, ctx.device) {}
+      inputs_(ctx.device) {}
 
-namespace {
+void StepRunner::use(Arena& arena) {
+  ctx_.arena = &arena;
+  inputs_.allocate();
+  if (!loss_terms_.view()) loss_terms_ = Buffer(DType::f64, {2}, ctx_.device);
+}
 
-// A micro-batch where the ops read it: what the loader filled, or on CUDA a copy of that.
-class BatchOnDevice {
- public:
-  BatchOnDevice(const Context& ctx, const MicroBatch& batch)
-      : tokens(place(ctx, batch.tokens)),
-        targets(place(ctx, batch.targets)),
-        cu_seqlens(place(ctx, batch.cu_seqlens)) {}
-
- private:
-  Tensor place(const Context& ctx, const Tensor& t) {
-    if (ctx.device == Device::cpu) return t;
-    const Tensor& to = memory_.emplace_back(scratch(ctx, t.dtype, {t.dim(0)})).view();
-    if (ctx.mode != Mode::plan) copy(t, to);
-    return to;
-  }
-  std::vector<ArenaTensor> memory_;
-
- public:
-  const Tensor tokens, targets, cu_seqlens;
-};
-
-}  // namespace
-
-StepLoss StepRunner::run(const Context& ctx, const MicroBatch& batch, double loss_scale,
-                         Tape::Mode mode, Recompute recompute, Check check, StepStats* stats,
-                         const TokenOutputs& outputs, LayerProbe* probe) {
-  set_scalar(ctx, loss_scale_.view(), loss_scale);
-  const BatchOnDevice on_device(ctx, batch);
+void StepRunner::run(const Context& ctx, const BatchInputs::View& batch, Tape::Mode mode,
+                     Recompute recompute, Check check, StepStats* stats,
+                     const TokenOutputs& outputs, LayerProbe* probe) {
+  const bool plan = ctx.mode == Mode::plan;
   Tape tape(ctx, params_, mode);
   tape.count_into(stats);
   tape.probe_into(probe);
-  if (mode == Tape::Mode::train && ctx.mode != Mode::plan) tape.time_into(times_);
+  if (mode == Tape::Mode::train && !plan) tape.time_into(times_);
   if (check == Check::finite) tape.report_nonfinite();
-  const Var loss = lm_.loss(tape,
-                            {.tokens = on_device.tokens,
-                             .targets = on_device.targets,
-                             .loss_scale = loss_scale_.view(),
-                             .sequences = {on_device.cu_seqlens, {}},
-                             .z_loss = z_loss_,
-                             .loss_terms = loss_terms_.view(),
-                             .nll = outputs.nll,
-                             .predicted = outputs.predicted},
-                            recompute);
+  const Tensor terms =
+      plan ? make_tensor(nullptr, DType::f64, ctx.device, {2}) : loss_terms_.view();
+  Var loss;
+  {
+    const ProfileRange range("forward");
+    loss = lm_.loss(tape,
+                    {.tokens = batch.tokens,
+                     .targets = batch.targets,
+                     .loss_scale = batch.loss_scale,
+                     .sequences = {batch.cu_seqlens, {}},
+                     .z_loss = z_loss_,
+                     .loss_terms = terms,
+                     .nll = outputs.nll,
+                     .predicted = outputs.predicted},
+                    recompute);
+  }
+  const ProfileRange range("backward");
   if (mode == Tape::Mode::train) tape.backward(loss);
-  if (ctx.mode == Mode::plan) return {};
-  double terms[2];
-  copy(loss_terms_.view(), make_tensor(terms, DType::f64, Device::cpu, {2}));
-  return {terms[0], terms[1]};
 }
 
-int64_t StepRunner::peak_of(const std::function<void(const Context&)>& pass) const {
+PlannedPeak StepRunner::peak_of(const std::function<void(const Context&)>& pass) const {
   Arena arena = Arena::plan(ctx_.device);
   Context ctx = ctx_;
   ctx.mode = Mode::plan;
@@ -84,34 +66,63 @@ int64_t StepRunner::peak_of(const std::function<void(const Context&)>& pass) con
   params_.start_step();
   pass(ctx);
   params_.start_step();
-  return arena.peak();
+  return {arena.peak(), arena.at_peak()};
 }
 
-int64_t StepRunner::plan(const MicroBatch& shape) {
-  const int64_t training = peak_of(
-      [&](const Context& ctx) { run(ctx, shape, 1, Tape::Mode::train, recompute_, Check::none); });
+PlannedPeak StepRunner::plan_peak(const MicroBatch& shape) {
+  const BatchInputs::View batch = inputs_.plan(shape);
+  const PlannedPeak training = peak_of(
+      [&](const Context& ctx) { run(ctx, batch, Tape::Mode::train, recompute_, Check::none); });
   LayerProbe none;
-  const int64_t probing = peak_of([&](const Context& ctx) {
-    run(ctx, shape, 1, Tape::Mode::infer, Recompute::none, Check::none, nullptr, {}, &none);
+  const PlannedPeak probing = peak_of([&](const Context& ctx) {
+    run(ctx, batch, Tape::Mode::infer, Recompute::none, Check::none, nullptr, {}, &none);
   });
-  return std::max({training, probing, plan_score(shape)});
+  return std::max({training, probing, plan_score_peak(shape)},
+                  [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
 }
 
-int64_t StepRunner::plan_score(const MicroBatch& shape) {
-  return peak_of([&](const Context& ctx) { score(ctx, shape); });
+PlannedPeak StepRunner::plan_score_peak(const MicroBatch& shape) {
+  const BatchInputs::View batch = inputs_.plan(shape);
+  return peak_of([&](const Context& ctx) { score(ctx, batch); });
 }
 
-StepLoss StepRunner::train(const MicroBatch& batch, double loss_scale) {
-  return run(ctx_, batch, loss_scale, Tape::Mode::train, recompute_, Check::none, stats_);
+void StepRunner::begin_step(StepState* state, float lr) {
+  state_ = state;
+  micro_batch_ = 0;
+  if (stats_) stats_->start_step(ctx_);
+  sluice::begin_step(ctx_, state, lr);
 }
 
-double StepRunner::score(const Context& ctx, const MicroBatch& batch) {
+void StepRunner::train_pass(const BatchInputs::View& batch) {
+  if (micro_batch_ == 0) params_.start_step();
+  run(ctx_, batch, Tape::Mode::train, recompute_, Check::none, stats_);
+  add_loss(ctx_, loss_terms_.view(), state_);
+}
+
+void StepRunner::train(const MicroBatch& batch, double loss_scale) {
+  SLUICE_CHECK(state_, "train() before begin_step()");
+  const BatchInputs::View inputs = inputs_.put(ctx_, batch, loss_scale);
+  if (!graphs_on_ || times_) {
+    train_pass(inputs);
+  } else {
+    const Kind kind{batch.tokens.dim(0), batch.cu_seqlens.dim(0), micro_batch_ == 0};
+    Replay& replay = replays_[kind];
+    if (replay.ran && !replay.graph) replay.graph.capture(ctx_, [&] { train_pass(inputs); });
+    if (replay.graph)
+      replay.graph.launch(ctx_);
+    else
+      train_pass(inputs);
+    replay.ran = true;
+  }
+  ++micro_batch_;
+}
+
+double StepRunner::score(const Context& ctx, const BatchInputs::View& batch) {
   const int64_t N = batch.tokens.dim(0);
   const DType T = params_.shards().front().master.dtype;  // that of the activations
   const ArenaTensor nll = scratch(ctx, T, {N}), predicted = scratch(ctx, DType::i32, {N});
-  const double nats = run(ctx, batch, 1, Tape::Mode::infer, Recompute::none, Check::none, nullptr,
-                          {nll.view(), predicted.view()})
-                          .cross_entropy;
+  run(ctx, batch, Tape::Mode::infer, Recompute::none, Check::none, nullptr,
+      {nll.view(), predicted.view()});
   nll_.resize(size_t(N));
   predicted_.resize(size_t(N));
   if (ctx.mode == Mode::plan) return 0;
@@ -121,20 +132,26 @@ double StepRunner::score(const Context& ctx, const MicroBatch& batch) {
   for_float_type(host_nll.view(),
                  [&]<class F>(F) { std::copy_n(host_nll.view().as<F>(), N, nll_.begin()); });
   std::copy_n(host_predicted.view().as<int32_t>(), N, predicted_.begin());
-  return nats;
+  double terms[2];
+  copy(loss_terms_.view(), make_tensor(terms, DType::f64, Device::cpu, {2}));
+  return terms[0];
 }
 
 Scores StepRunner::score(const MicroBatch& batch) {
-  const double nats = score(ctx_, batch);
+  const double nats = score(ctx_, inputs_.put(ctx_, batch, 1));
   return {nats, nll_, predicted_};
 }
 
 void StepRunner::probe(const MicroBatch& batch, LayerProbe& probe, StepStats& stats) {
-  run(ctx_, batch, 1, Tape::Mode::infer, Recompute::none, Check::none, &stats, {}, &probe);
+  run(ctx_, inputs_.put(ctx_, batch, 1), Tape::Mode::infer, Recompute::none, Check::none, &stats,
+      {}, &probe);
 }
 
+// The store then has parts of gradients, and knows of which: captured passes would not.
 void StepRunner::report_nonfinite(const MicroBatch& batch, double loss_scale) {
-  run(ctx_, batch, loss_scale, Tape::Mode::train, recompute_, Check::finite);
+  replays_.clear();
+  params_.start_step();
+  run(ctx_, inputs_.put(ctx_, batch, loss_scale), Tape::Mode::train, recompute_, Check::finite);
 }
 
 }  // namespace sluice

@@ -2,21 +2,20 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <span>
 #include <vector>
 
 #include "data/loader/loader.h"
+#include "kernels/device/graph.h"
+#include "kernels/tensor/step_state.h"
 #include "model/autograd/layer_probe.h"
 #include "model/autograd/op_times.h"
 #include "model/autograd/step_stats.h"
 #include "model/lm/lm.h"
+#include "trainer/loop/batch_inputs.h"
 
 namespace sluice {
-
-// A micro-batch's part of a step's loss, or their sum.
-struct StepLoss {
-  double cross_entropy = 0, z_loss = 0;
-};
 
 // A micro-batch, token by token, on the host. Valid until the runner's next call.
 struct Scores {
@@ -28,23 +27,40 @@ struct Scores {
 
 Recompute recompute_of(const std::string& name);  // train.recompute
 
+struct PlannedPeak {
+  int64_t bytes = 0;  // of arena
+  std::array<int64_t, kPurposes> by_purpose{};
+};
+
 class StepRunner {
  public:
+  static constexpr int64_t kLossBytes = 2 * sizeof(double);  // its own on the device
+
   // `ctx` has no arena yet: plan() says how large it must be, and use() gives it.
   // Training counts into `stats`, if there are any.
   StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute,
              double z_loss, StepStats* stats = nullptr);
 
-  // Bytes of arena that a training micro-batch of this shape takes, a validation pass or a probe.
-  int64_t plan(const MicroBatch& shape);
+  // What a training micro-batch of this shape takes, a validation pass or a probe: the largest.
+  PlannedPeak plan_peak(const MicroBatch& shape);
+  int64_t plan(const MicroBatch& shape) { return plan_peak(shape).bytes; }
   // That score() takes alone.
-  int64_t plan_score(const MicroBatch& shape);
-  void use(Arena& arena) { ctx_.arena = &arena; }
+  PlannedPeak plan_score_peak(const MicroBatch& shape);
+  int64_t plan_score(const MicroBatch& shape) { return plan_score_peak(shape).bytes; }
+  int64_t input_bytes() const { return inputs_.bytes(); }  // beside it, of the planned shapes
+  void use(Arena& arena);
+  enum class Graphs : uint8_t { off, on };
+  // On CUDA the passes of a step are captured the second time that they run, and replayed from then
+  // on, unless times are asked for.
+  void use_graphs(Graphs g) { graphs_on_ = g == Graphs::on && ctx_.device == Device::cuda; }
   void time_into(OpTimes* times) { times_ = times; }  // of training; null: nowhere
 
-  // Adds the micro-batch's gradients to the store; returns its part of the loss: sums over its
-  // valid tokens times loss_scale (1 / valid tokens of the global batch).
-  StepLoss train(const MicroBatch& batch, double loss_scale);
+  // Forgets gradients and statistics; `state` is the device's. Beginning a step again is right.
+  void begin_step(StepState* state, float lr);
+  // Adds the micro-batch's gradients to the store, and to the step's state its part of the loss:
+  // sums over its valid tokens times loss_scale (1 / valid tokens of the global batch). Waits for
+  // nothing that it queues.
+  void train(const MicroBatch& batch, double loss_scale);
   // Without gradients: what validation and every evaluation go through, so that their digits are
   // the same.
   Scores score(const MicroBatch& batch);
@@ -53,6 +69,7 @@ class StepRunner {
   // A forward pass for its figures alone: what each layer does, and `stats` as if it were trained.
   void probe(const MicroBatch& batch, LayerProbe& probe, StepStats& stats);
   // Runs the micro-batch again with every op checked: throws naming the first that is not finite.
+  // The step's gradients are lost: begin it again.
   void report_nonfinite(const MicroBatch& batch, double loss_scale);
 
  private:
@@ -63,11 +80,12 @@ class StepRunner {
     Tensor nll;        // [N] as the activations
     Tensor predicted;  // [N] i32
   };
-  StepLoss run(const Context& ctx, const MicroBatch& batch, double loss_scale, Tape::Mode mode,
-               Recompute recompute, Check check, StepStats* stats = nullptr,
-               const TokenOutputs& outputs = {}, LayerProbe* probe = nullptr);
-  double score(const Context& ctx, const MicroBatch& batch);
-  int64_t peak_of(const std::function<void(const Context&)>& pass) const;
+  void run(const Context& ctx, const BatchInputs::View& batch, Tape::Mode mode, Recompute recompute,
+           Check check, StepStats* stats = nullptr, const TokenOutputs& outputs = {},
+           LayerProbe* probe = nullptr);
+  void train_pass(const BatchInputs::View& batch);
+  double score(const Context& ctx, const BatchInputs::View& batch);
+  PlannedPeak peak_of(const std::function<void(const Context&)>& pass) const;
 
   Context ctx_;
   ParamStore& params_;
@@ -76,7 +94,21 @@ class StepRunner {
   double z_loss_;
   StepStats* stats_;
   OpTimes* times_ = nullptr;
-  Buffer loss_scale_, loss_terms_;
+  BatchInputs inputs_;
+  Buffer loss_terms_;
+  StepState* state_ = nullptr;
+  int64_t micro_batch_ = 0;  // of the step
+  bool graphs_on_ = false;
+  struct Replay {
+    bool ran = false;
+    Graph graph;
+  };
+  struct Kind {  // of a pass: the first micro-batch writes gradients, later ones add
+    int64_t tokens, documents;
+    bool first;
+    auto operator<=>(const Kind&) const = default;
+  };
+  std::map<Kind, Replay> replays_;
   std::vector<double> nll_;  // of the last score()
   std::vector<int32_t> predicted_;
 };

@@ -8,7 +8,6 @@
 #include <thread>
 
 #include "model/lm/cost.h"
-#include "optim/expert_bias.h"
 #include "optim/qk_clip.h"
 #include "trainer/loop/layer_fields.h"
 #include "trainer/loop/measure.h"
@@ -43,17 +42,20 @@ Trainer::Trainer(const Config& config, Folder folder)
   runner_ =
       std::make_unique<StepRunner>(ctx_, *params_, *lm_, recompute_of(config_.train.recompute),
                                    config_.train.z_loss, stats_.get());
+  runner_->use_graphs(StepRunner::Graphs::on);
+  results_ = std::make_unique<StepResults>(ctx_.device, *stats_);
   for (OpenPart& p : parts_)
     p.flops_per_token = train_flops_per_token(*lm_, p.is.data.seq_len_tokens);
   progress_.note(cost_table(*lm_, *params_, config_.data.seq_len_tokens) + optimizer_->table() +
                  stage_table(data_parts(config_), schedule_, config_.train.batch_tokens) +
                  parts_.front().loader->packing_table());
-  plan_memory();
+  take_memory();
   peak_flops_ = measure_gemm_rate(ctx_, threads_.threads());
   progress_.note(fmt::format("{} threads{}, GEMM rate {:.0f} GFLOP/s", threads_.threads(),
                              ctx_.device == Device::cuda ? cat(", ", gpu_name()) : "",
                              peak_flops_ / 1e9));
   with_code(ExitCode::checkpoint, [&] { start(); });
+  state_.put({.step = updates_});
   params_->refresh(ctx_);
 }
 
@@ -69,15 +71,21 @@ ExitCode Trainer::run() {
   while (step_ < config_.train.steps) {
     if (const int signal = signals_.received()) return stop_for(signal);
     enter_part();
-    train_step();
-    if (nonfinite_ > 0 &&
-        (!config_.train.nonfinite.skip || nonfinite_ >= config_.train.nonfinite.stop_after))
-      return stop_nonfinite();
-    if (due(config_.train.validate_every_steps)) {
+    forward_backward();
+    // Of the step before, while the GPU works on this one, whose update may still be left out.
+    const Gradients gradients = settle();
+    if (ended_by_nonfinite()) return stop_nonfinite();
+    if (gradients == Gradients::lost) forward_backward();
+    update();
+    const bool saves = due(c.every_steps) || (c.keep_every_steps && due(*c.keep_every_steps));
+    const bool validates = due(config_.train.validate_every_steps);
+    if (saves || validates || ctx_.device == Device::cpu) settle();
+    if (ended_by_nonfinite()) return stop_nonfinite();
+    if (validates) {
       validate();
       report_layers();
     }
-    if (due(c.every_steps) || (c.keep_every_steps && due(*c.keep_every_steps))) save(Wait::no);
+    if (saves) save(Wait::no);
     report_saves(Wait::no);
   }
   report_saves(Wait::yes);
@@ -97,6 +105,7 @@ Trainer::OpenPart& Trainer::part_of(int64_t step) {
 void Trainer::enter_part() {
   const OpenPart& p = part_of(step_);
   if (p.is.begin != step_ || step_ == 0) return;
+  settle();
   first_step_ = step_;
   started_ = monotonic_seconds();
   progress_.note(fmt::format("stage    from step {} on: rows of {} tokens, {} a batch", step_ + 1,
@@ -105,119 +114,51 @@ void Trainer::enter_part() {
   metrics_->note("stage", step_, {{"seq_len_tokens", std::to_string(p.is.data.seq_len_tokens)}});
 }
 
-void Trainer::train_step() {
-  OpenPart& part = part_of(step_);
-  const double waited_ms = part.batches->waited_ms();
-  params_->start_step();
-  stats_->start_step(ctx_);
-  StepLoss loss;
-  for (int64_t m = 0; m < part.loader->micro_batches(); ++m) {
-    const MicroBatch& batch = part.batches->get(step_ - part.is.begin, m);
-    const StepLoss part_of_loss = runner_->train(batch, 1.0 / double(batch.step_valid_tokens));
-    loss.cross_entropy += part_of_loss.cross_entropy;
-    loss.z_loss += part_of_loss.z_loss;
-  }
-  params_->finish_gradients();
-  state_.step = updates_ + 1;
-  state_.lr = float(lr_after(schedule_, step_));
-  optimizer_->clip(ctx_, device_state_.put(state_));
-  device_state_.take(state_);
-  Outcome outcome = judge(loss);
-  outcome.data_wait_ms = part.batches->waited_ms() - waited_ms;
-  const StepState* state = device_state_.put(state_);
-  optimizer_->step(ctx_, state);
-  if (const auto threshold = config_.optim.qk_clip_threshold)
-    outcome.heads_clipped = qk_clip(ctx_, *params_, *stats_, *threshold, &state_);
-  update_expert_bias(ctx_, *params_, *stats_, config_.model.moe.bias_update_rate, state);
-  params_->refresh(ctx_);
-  ++step_;
-  if (!state_.skip) ++updates_;
-  last_loss_ = loss.cross_entropy;
-  report(outcome);
-}
-
-// Decides whether the step may change anything; nothing has been changed yet.
-Trainer::Outcome Trainer::judge(const StepLoss& loss) {
-  Outcome outcome{
-      .loss = loss, .skipped = {}, .spike = spikes_.judge(loss.cross_entropy, state_.grad_norm)};
-  if (state_.skip || !std::isfinite(loss.cross_entropy + loss.z_loss)) {
-    state_.skip = 1;
-    ++nonfinite_;
-    nonfinite_where_ = find_nonfinite();
-    outcome.skipped = "not finite: " + nonfinite_where_;
-  } else {
-    nonfinite_ = 0;
-    if (config_.train.spike.skip && !outcome.spike.empty()) {
-      state_.skip = 1;
-      outcome.skipped = "spike: " + outcome.spike;
-    }
-  }
-  return outcome;
-}
-
-// The step is lost anyway: run it once more, op by op, to say which one made the first bad number.
-std::string Trainer::find_nonfinite() {
-  OpenPart& part = part_of(step_);
-  for (int64_t m = 0; m < part.loader->micro_batches(); ++m) {
-    const MicroBatch& batch = part.batches->get(step_ - part.is.begin, m);
-    try {
-      params_->start_step();
-      runner_->report_nonfinite(batch, 1.0 / double(batch.step_valid_tokens));
-    } catch (const Error& e) {
-      return cat("micro-batch ", m, ": ", e.what());
-    }
-  }
-  return "every op's result is finite, the gradients' norm or the sum of the losses is not";
-}
-
 void Trainer::report(const Outcome& outcome) {
-  const double elapsed = monotonic_seconds() - started_, done = double(step_ - first_step_);
+  const int64_t step = outcome.step + 1;
+  const StepState& state = outcome.state;
+  const double elapsed = monotonic_seconds() - started_, done = double(step - first_step_);
   const double rate = done * double(config_.train.batch_tokens) / elapsed;
-  const double mfu = rate * part_of(step_ - 1).flops_per_token / peak_flops_;
+  const double mfu = rate * part_of(outcome.step).flops_per_token / peak_flops_;
   if (!outcome.skipped.empty()) {
-    progress_.note(fmt::format("SKIPPED  step {}: {}", step_, outcome.skipped));
-    metrics_->note("skip", step_, {{"why", outcome.skipped}});
+    progress_.note(fmt::format("SKIPPED  step {}: {}", step, outcome.skipped));
+    metrics_->note("skip", step, {{"why", outcome.skipped}});
   } else if (!outcome.spike.empty()) {
-    progress_.note(fmt::format("SPIKE    step {}: {}", step_, outcome.spike));
-    metrics_->note("spike", step_, {{"why", outcome.spike}});
+    progress_.note(fmt::format("SPIKE    step {}: {}", step, outcome.spike));
+    metrics_->note("spike", step, {{"why", outcome.spike}});
   }
-  MetricFields fields{{"loss", outcome.loss.cross_entropy},
-                      {"grad_norm", state_.grad_norm},
-                      {"lr", state_.lr},
-                      {"skipped", state_.skip},
-                      {"skipped_total", double(step_ - updates_)},
+  MetricFields fields{{"loss", state.cross_entropy},
+                      {"grad_norm", state.grad_norm},
+                      {"lr", state.lr},
+                      {"skipped", state.skip},
+                      {"skipped_total", double(step - updates_)},
                       {"tokens_per_second", rate},
                       {"mfu", mfu},
                       {"data_wait_ms", outcome.data_wait_ms}};
-  if (config_.train.z_loss > 0) fields.push_back({"z_loss", outcome.loss.z_loss});
-  if (const Tensor& counts = stats_->expert_counts()) {
-    const Buffer on_host(counts.dtype, {counts.dim(0), counts.dim(1)});
-    copy(counts, on_host.view());
-    last_load_ = expert_load(on_host.view());
-    append(fields, last_load_);
-  }
-  if (const Tensor& logits = stats_->max_logits()) {
-    const Buffer on_host(logits.dtype, {logits.dim(0), logits.dim(1)});
-    copy(logits, on_host.view());
-    const float* s = on_host.view().as<float>();
+  if (config_.train.z_loss > 0) fields.push_back({"z_loss", state.z_loss});
+  if (results_->expert_counts()) append(fields, expert_load(results_->expert_counts()));
+  if (const Tensor& logits = results_->max_logits()) {
+    const float* s = logits.as<float>();
     fields.push_back({"max_attention_logit", *std::max_element(s, s + logits.numel())});
-    if (config_.optim.qk_clip_threshold)
-      fields.push_back({"qk_clipped_heads", double(outcome.heads_clipped)});
+    if (const auto threshold = config_.optim.qk_clip_threshold)
+      fields.push_back(
+          {"qk_clipped_heads", state.skip ? 0.0 : double(heads_over(logits, *threshold))});
   }
-  metrics_->write("train", step_, fields);
-  progress_.update({.step = step_,
+  metrics_->write("train", step, fields);
+  progress_.update({.step = step,
                     .steps = config_.train.steps,
-                    .loss = outcome.loss.cross_entropy,
-                    .grad_norm = state_.grad_norm,
-                    .lr = state_.lr,
+                    .loss = state.cross_entropy,
+                    .grad_norm = state.grad_norm,
+                    .lr = state.lr,
                     .tokens_per_second = rate,
                     .mfu = mfu,
-                    .eta_seconds = elapsed / done * double(config_.train.steps - step_)});
+                    .eta_seconds = elapsed / done * double(config_.train.steps - step)});
 }
 
 void Trainer::validate() {
-  if (stats_->expert_counts())
-    progress_.note(fmt::format("experts  step {}  {}", step_, to_string(last_load_)));
+  if (results_->expert_counts())
+    progress_.note(fmt::format("experts  step {}  {}", step_,
+                               to_string(expert_load(results_->expert_counts()))));
   for (Valid& v : part_of(step_ - 1).validation) {
     const SetLoss loss = measure_set(v.set, v.buffer.batch(),
                                      [&](const MicroBatch& b) { return runner_->score(b); });
@@ -252,6 +193,8 @@ void Trainer::report_layers() {
 }
 
 ExitCode Trainer::stop_for(int signal) {
+  settle();
+  if (ended_by_nonfinite()) return stop_nonfinite();
   report_saves(Wait::yes);
   if (step_ > 0 && saved_step_ != step_) save();
   const ExitCode code = signal == SIGINT ? ExitCode::interrupted : ExitCode::requeue;

@@ -13,11 +13,12 @@
 #include "trainer/loop/config.h"
 #include "trainer/loop/device.h"
 #include "trainer/loop/exit_code.h"
+#include "trainer/loop/memory.h"
 #include "trainer/loop/signals.h"
 #include "trainer/loop/spikes.h"
 #include "trainer/loop/stages.h"
 #include "trainer/loop/step.h"
-#include "trainer/metrics/expert_load.h"
+#include "trainer/loop/step_results.h"
 #include "trainer/metrics/metrics.h"
 #include "trainer/metrics/progress.h"
 
@@ -34,11 +35,14 @@ class Trainer {
 
   ExitCode run();  // to train.steps, or until a signal or train.nonfinite stops it
 
-  // For tests that look into a run, or put a fault in it.
+  // For tests that look into a run, or put a fault in it: one step, done and reported.
   void train_step();
   void save(Wait wait = Wait::yes);
+  void without_graphs();  // queue every op of every step
   int64_t step() const { return step_; }
   PlainStore& params() { return *params_; }
+  const MemoryPlan& memory() const { return memory_; }   // what was planned
+  int64_t arena_peak() const { return arena_->peak(); }  // what was used
 
  private:
   struct Valid {
@@ -54,20 +58,20 @@ class Trainer {
     std::vector<Valid> validation;
     double flops_per_token = 0;
   };
-  // What a step did.
+  // A step that is queued, and then what it did.
   struct Outcome {
-    StepLoss loss;
-    std::string skipped;        // why nothing was changed; empty: it was
-    std::string spike;          // what was out of line
-    int64_t heads_clipped = 0;  // by QK-clip
-    double data_wait_ms = 0;    // for micro-batches that were not there yet
+    int64_t step = 0;         // counted from 0
+    StepState state{};        // as the host has read it
+    bool judged = false;      // what follows was found out
+    std::string skipped{};    // why nothing was changed; empty: it was
+    std::string spike{};      // what was out of line
+    double data_wait_ms = 0;  // for micro-batches that were not there yet
   };
 
   void open_data();
-  std::string open_vocabulary();
   OpenPart open_part(const DataPart& part, const std::string& tokenizer) const;
   OpenPart& part_of(int64_t step);  // that reads step `step`, counted from 0
-  void plan_memory();
+  void take_memory();
   void refuse_used_folder() const;
   void start();
   void resume(const CheckpointRef& from);
@@ -75,9 +79,15 @@ class Trainer {
   void load_progress(const CheckpointMeta& meta);
 
   void enter_part();
-  Outcome judge(const StepLoss& loss);
+  void forward_backward();
+  void update();
+  void change_model();
+  enum class Gradients : uint8_t { kept, lost };
+  Gradients settle();
+  bool ended_by_nonfinite() const;
+  Gradients judge(Outcome& outcome);
   void report(const Outcome& outcome);
-  std::string find_nonfinite();
+  std::string find_nonfinite(int64_t step);
   void validate();
   void report_layers();
   ExitCode stop_for(int signal);
@@ -101,12 +111,18 @@ class Trainer {
   std::unique_ptr<StepStats> stats_;
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Arena> arena_;
+  MemoryPlan memory_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<CheckpointWriter> saves_;  // after what it reads
-  StepState state_;
-  DeviceState device_state_{ctx_.device};
+  std::unique_ptr<StepResults> results_;
+  DeviceState state_{ctx_.device};
+  std::optional<Outcome> pending_;  // the step that is queued and not yet settled
+  Graph change_;                    // what changes the model, captured when it ran once
+  bool changed_before_ = false;
+  bool graphs_ = ctx_.device == Device::cuda;
+  double data_wait_ms_ = 0;  // of the step's micro-batches
   SpikeDetector spikes_;
-  int64_t step_ = 0;             // done, skipped ones too: the position in data and schedule
+  int64_t step_ = 0;             // queued, skipped ones too: the position in data and schedule
   int64_t updates_ = 0;          // of them, those that changed the model: Adam's step
   int64_t nonfinite_ = 0;        // steps in a row, until now
   std::string nonfinite_where_;  // the first bad number of the last such step
@@ -116,7 +132,6 @@ class Trainer {
   double peak_flops_ = 0;        // measured GEMM rate of all threads
   double started_ = 0;           // seconds, when first_step_ steps were done
   double last_loss_ = 0;
-  ExpertLoad last_load_;
   std::map<std::string, double> last_valid_;
   std::map<std::string, int64_t> init_;  // what run.init gave: step and checksum, for checkpoints
 };

@@ -1,0 +1,213 @@
+// tests/trainer/run_gpu_test.cpp -- whole runs on CUDA, whose numbers the host reads a step late:
+// the same bits however they are run, stopped or resumed, and the memory that was planned.
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/tiny_run.h"
+#include "trainer/loop/compare.h"
+
+namespace sluice {
+namespace {
+
+// A GPU is for the children: a process that has used CUDA cannot fork one that does.
+class RunGpu : public test::TinyRun {
+ protected:
+  void SetUp() override {
+    const pid_t child = fork();
+    if (child == 0) {
+      int count = 0;
+      _exit(cudaGetDeviceCount(&count) == cudaSuccess && count > 0 ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (status != 0) GTEST_SKIP() << "NOT TESTED, no GPU";
+  }
+
+  Config gpu_config(const std::string& run, const std::string& ratio = "2:1") const {
+    Config c = config(run, 2);
+    c.run.device = "cuda";
+    LmConfig& m = c.model;
+    m.ratio = ratio;
+    m.hidden_size = 128;
+    m.intermediate_size = 256;
+    m.num_hidden_layers = 3;
+    m.kda.num_heads = 2;
+    m.kda.num_value_heads = 2;
+    m.kda.head_dim = 128;
+    m.mla.num_attention_heads = 2;
+    m.mla.kv_lora_rank = 64;
+    m.mla.qk_nope_head_dim = 32;
+    m.mla.qk_rope_head_dim = 16;
+    m.mla.v_head_dim = 32;
+    return c;
+  }
+  Config muon_config(const std::string& run) const {
+    Config c = gpu_config(run);
+    c.optim.kind = "muon";
+    c.optim.qk_clip_threshold = 0.01;  // that every step clips
+    return c;
+  }
+  static std::vector<nlohmann::json> events(const Config& c, const std::string& event) {
+    std::vector<nlohmann::json> list;
+    std::istringstream lines(read(c.run.dir + "/metrics.jsonl"));
+    for (std::string line; std::getline(lines, line);) {
+      const auto j = nlohmann::json::parse(line);
+      if (j["event"] == event) list.push_back(j);
+    }
+    return list;
+  }
+  static void set_element(Trainer& t, const std::string& name, int64_t i, float value) {
+    const Shard& s = t.params().shards()[size_t(t.params().find(name).index)];
+    copy(make_tensor(&value, DType::f32, Device::cpu, {1}), s.master.rows(i, 1));
+    t.params().refresh({.device = Device::cuda});
+  }
+  void expect_same(const Config& a, const Config& b) const {
+    for (const std::string& d : compare_runs(a.run.dir, b.run.dir)) ADD_FAILURE() << d;
+  }
+  static ExitCode settled_each_step(Trainer& t) {
+    while (t.step() < 24) {
+      t.train_step();
+      if (t.step() % 7 == 0 || t.step() == 24) t.save();
+    }
+    return ExitCode::done;
+  }
+  static ExitCode eager(Trainer& t) {
+    t.without_graphs();
+    return t.run();
+  }
+};
+
+TEST_F(RunGpu, TheSameBitsAgainAndWithoutGraphsAndReadAtOnce) {
+  for (const bool muon : {false, true}) {
+    const auto named = [&](const std::string& run) {
+      return muon ? muon_config("muon_" + run) : gpu_config(run);
+    };
+    const Config once = named("once"), again = named("again"), ops = named("ops");
+    run_to_the_end(once);
+    run_to_the_end(again);
+    run_to_the_end(ops, eager);
+    expect_same(once, again);
+    expect_same(once, ops);
+    Config settled = named("settled"), late = named("late");
+    for (Config* c : {&settled, &late}) c->data.validation.clear();
+    run_to_the_end(settled, settled_each_step);
+    run_to_the_end(late);
+    expect_same(settled, late);
+    const auto steps = events(once, "train");
+    ASSERT_EQ(steps.size(), 24u);
+    EXPECT_LT(steps[23]["loss"].get<double>(), steps[0]["loss"].get<double>());
+    if (muon) EXPECT_EQ(steps[5]["qk_clipped_heads"], 2) << steps[5];
+  }
+}
+
+TEST_F(RunGpu, KilledOrStoppedAndResumedGivesTheSameBits) {
+  Config straight = gpu_config("straight"), killed = gpu_config("killed"),
+         stopped = gpu_config("stopped"), muon = muon_config("muon"), again = muon_config("again");
+  for (Config* c : {&straight, &killed, &stopped, &muon, &again}) c->train.steps = 200;
+  run_to_the_end(straight);
+  run_killed_after(14, killed);
+  EXPECT_NE(log(killed).find("(bitwise)"), std::string::npos) << log(killed);
+  expect_same(straight, killed);
+  const int status = run_child(stopped, [&](pid_t child) {
+    wait_for_step(stopped, 7);
+    kill(child, SIGTERM);
+  });
+  ASSERT_TRUE(WIFEXITED(status)) << status;
+  EXPECT_EQ(WEXITSTATUS(status), int(ExitCode::requeue)) << log(stopped);
+  EXPECT_NE(log(stopped).find("which is saved"), std::string::npos) << log(stopped);
+  run_to_the_end(stopped);
+  expect_same(straight, stopped);
+  run_to_the_end(muon);
+  run_killed_after(7, again);
+  expect_same(muon, again);
+}
+
+// A NaN in the row of one rare token: only steps that meet it are skipped, which the GPU decides,
+// and the run goes on with the same bits however late the host hears of it.
+TEST_F(RunGpu, StepsThatAreNotFiniteAreSkipped) {
+  const Training late = [](Trainer& t) {
+    set_element(t, "embedding.weight", int64_t(kRareToken) * 128, NAN);
+    return t.run();
+  };
+  const Training at_once = [](Trainer& t) {
+    set_element(t, "embedding.weight", int64_t(kRareToken) * 128, NAN);
+    while (t.step() < 24) t.train_step();
+    return ExitCode::done;
+  };
+  Config a = gpu_config("late"), b = gpu_config("at_once"), waits = gpu_config("waits");
+  for (Config* c : {&a, &b, &waits}) {
+    c->data.validation.clear();
+    c->checkpoint.every_steps = 1000;  // a state with NaN is not saved: the end of a run says so
+  }
+  waits.train.spike.skip = true;  // nothing is a spike, but the host is asked
+  waits.train.spike.sigmas = 1e6;
+  run_child(a, {}, late);
+  run_child(b, {}, at_once);
+  run_child(waits, {}, late);
+  const auto steps = events(a, "train");
+  ASSERT_EQ(steps.size(), 24u) << log(a);
+  size_t skipped = 0;
+  for (size_t i = 0; i < 24; ++i) {
+    for (const Config& c : {b, waits}) {
+      const auto other = events(c, "train");
+      ASSERT_EQ(other.size(), 24u) << log(c);
+      for (const char* key : {"loss", "grad_norm", "skipped", "skipped_total", "lr"})
+        EXPECT_EQ(steps[i][key], other[i][key])
+            << key << " of step " << i + 1 << " of " << c.run.dir;
+    }
+    skipped += steps[i]["skipped"] == 1;
+  }
+  EXPECT_GE(skipped, 1u);
+  EXPECT_LT(skipped, 12u);
+  EXPECT_EQ(events(a, "skip").size(), skipped);
+  EXPECT_NE(log(a).find(": not finite: micro-batch "), std::string::npos) << log(a);
+  EXPECT_NE(log(a).find("embedding"), std::string::npos) << log(a);
+}
+
+TEST_F(RunGpu, AfterSoManyInARowTheRunStops) {
+  const Training poisoned = [](Trainer& t) {
+    set_element(t, "layers.1.ffn.down_proj", 3, NAN);
+    return t.run();
+  };
+  Config c = gpu_config("run");
+  c.train.nonfinite.stop_after = 3;
+  const int status = run_child(c, {}, poisoned);
+  ASSERT_TRUE(WIFEXITED(status)) << status;
+  EXPECT_EQ(WEXITSTATUS(status), int(ExitCode::nonfinite));
+  EXPECT_NE(log(c).find("STOPPED  3 of 24: steps 1 to 3 were not finite, the model is as it was "
+                        "after step 0"),
+            std::string::npos)
+      << log(c);
+  EXPECT_NE(log(c).find("layers.1"), std::string::npos) << log(c);
+  EXPECT_EQ(events(c, "train").size(), 3u);
+  c.run.dir = dir_ / "at_once";
+  c.train.nonfinite.skip = false;
+  EXPECT_EQ(WEXITSTATUS(run_child(c, {}, poisoned)), int(ExitCode::nonfinite));
+  EXPECT_EQ(events(c, "train").size(), 1u);
+}
+
+// `sluice plan`, what the trainer planned, what is allocated on the device, and what was used.
+TEST_F(RunGpu, WhatIsPlannedIsTaken) {
+  for (const bool muon : {false, true}) {
+    const Config c = muon ? muon_config("muon") : gpu_config("adamw");
+    const int64_t planned = plan_memory(c).total();
+    run_to_the_end(c, [planned](Trainer& t) {
+      for (int i = 0; i < 3; ++i) t.train_step();
+      std::printf("planned %lld, by the trainer %lld, allocated %lld; step %lld, used %lld\n",
+                  static_cast<long long>(planned), static_cast<long long>(t.memory().total()),
+                  static_cast<long long>(allocated_bytes(Device::cuda)),
+                  static_cast<long long>(t.memory().step), static_cast<long long>(t.arena_peak()));
+      return t.memory().total() == planned && allocated_bytes(Device::cuda) == planned &&
+                     t.arena_peak() == t.memory().step
+                 ? ExitCode::done
+                 : ExitCode::config;
+    });
+    std::printf("%s", log(c).c_str());
+  }
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,45 @@
+// trainer/loop/memory.h -- the bytes that a run takes on its device, by purpose, before it takes
+// them.
+#pragma once
+
+#include <string>
+
+#include "optim/optimizer.h"
+#include "trainer/loop/config.h"
+#include "trainer/loop/step.h"
+
+namespace sluice {
+
+struct MemoryPlan {
+  PlainStore::Bytes params{};
+  int64_t moments = 0;
+  int64_t inputs = 0;   // micro-batches; 0 where the loader's are read
+  int64_t control = 0;  // step state, statistics, sums
+  int64_t step = 0;     // the arena: what a step, a validation or a probe takes
+  std::array<int64_t, kPurposes> at_peak{};  // of it, when it is largest; the rest are gaps
+
+  int64_t total() const {
+    return params.masters + params.gradients + params.copies + moments + inputs + control + step;
+  }
+};
+
+// Shapes of micro-batches that a run trains on, and validates on.
+struct PlannedShapes {
+  std::vector<MicroBatchBuffer> train, score;
+};
+
+// Plans passes and updates; nothing of it touches the device.
+MemoryPlan plan_memory(const Context& ctx, const PlainStore& params, const StepStats& stats,
+                       StepRunner& runner, Optimizer& optimizer, const PlannedShapes& shapes);
+
+// The same from a config: what Trainer would take. Reads what says how many documents a row may
+// have and how many words there are; without data.train and data.task, a row is one document.
+MemoryPlan plan_memory(const Config& config);
+
+// A line a purpose. `device` in words.
+std::string to_string(const MemoryPlan& plan, const std::string& device);
+
+// Sets model.vocab_size, if it is left out. Returns the tokenizer's fingerprint, of a task nothing.
+std::string open_vocabulary(Config& config);
+
+}  // namespace sluice
