@@ -33,6 +33,16 @@ struct Step {
   float lr, scale, b1, b2, c1, c2, m_fix, v_fix, eps, decay;
 };
 
+// Rounded the same way in whatever loop it stands: which sums are fused is written down.
+__device__ void change(float& p, float g, float& m, float& v, const Step& s) {
+  const float x = __fmul_rn(g, s.scale);
+  m = __fmaf_rn(s.b1, m, __fmul_rn(s.c1, x));
+  v = __fmaf_rn(s.b2, v, __fmul_rn(__fmul_rn(s.c2, x), x));
+  const float size = __fadd_rn(__fsqrt_rn(__fmul_rn(v, s.v_fix)), s.eps);
+  const float direction = __fdiv_rn(__fmul_rn(m, s.m_fix), size);
+  p = __fmaf_rn(-s.lr, __fmaf_rn(s.decay, p, direction), p);
+}
+
 template <int E>
 __device__ void update(const Entry& e, const Step& s, int64_t i) {
   float p[E], g[E], m[E], v[E];
@@ -41,12 +51,7 @@ __device__ void update(const Entry& e, const Step& s, int64_t i) {
   load(v, e.v + i);
   load(p, e.p + i);
 #pragma unroll
-  for (int j = 0; j < E; ++j) {
-    const float x = g[j] * s.scale;
-    m[j] = s.b1 * m[j] + s.c1 * x;
-    v[j] = s.b2 * v[j] + s.c2 * x * x;
-    p[j] -= s.lr * (s.decay * p[j] + m[j] * s.m_fix / (sqrtf(v[j] * s.v_fix) + s.eps));
-  }
+  for (int j = 0; j < E; ++j) change(p[j], g[j], m[j], v[j], s);
   store(e.m + i, m);
   store(e.v + i, v);
   store(e.p + i, p);

@@ -24,12 +24,12 @@ static void* allocate(Device device, int64_t bytes) {
 }
 
 PinnedBuffer::PinnedBuffer(Device device, int64_t bytes)
-    : memory_(allocate(device, bytes), Free{device, bytes}) {
+    : memory_(allocate(device, bytes), FreePinned{device, bytes}) {
   std::memset(memory_.get(), 0, size_t(bytes));
   view_ = make_tensor(memory_.get(), DType::u8, Device::cpu, {bytes});
 }
 
-void PinnedBuffer::Free::operator()(void* p) const {
+void FreePinned::operator()(void* p) const {
   if (device == Device::cpu) return free_bytes(Device::cpu, p, bytes);
 #ifdef SLUICE_CUDA_BUILD
   (void)cudaFreeHost(p);  // a destructor

@@ -8,6 +8,12 @@
 
 namespace sluice {
 
+struct FreePinned {
+  Device device = Device::cpu;
+  int64_t bytes = 0;
+  void operator()(void* p) const;
+};
+
 // Zeros at first. For Device::cpu it is plain memory.
 class PinnedBuffer {
  public:
@@ -18,13 +24,8 @@ class PinnedBuffer {
   const Tensor& view() const { return view_; }
 
  private:
-  struct Free {
-    Device device = Device::cpu;
-    int64_t bytes = 0;
-    void operator()(void* p) const;
-  };
   Tensor view_;
-  std::unique_ptr<void, Free> memory_;
+  std::unique_ptr<void, FreePinned> memory_;
 };
 
 }  // namespace sluice

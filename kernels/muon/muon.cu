@@ -50,9 +50,9 @@ __global__ void __launch_bounds__(kThreads)
     load(M, m + at + i);
 #pragma unroll
     for (int j = 0; j < W; ++j) {
-      const float step = g[j] * scale;
-      M[j] = mu * M[j] + step;
-      u[j] = mu * M[j] + step;
+      const float step = __fmul_rn(g[j], scale);
+      M[j] = __fmaf_rn(mu, M[j], step);
+      u[j] = __fmaf_rn(mu, M[j], step);
       sum += double(u[j]) * u[j];
     }
     store(m + at + i, M);
@@ -93,7 +93,8 @@ __global__ void __launch_bounds__(kThreads)
     load(p, param + at + i);
     load(x, o + at + i);
 #pragma unroll
-    for (int j = 0; j < W; ++j) p[j] -= lr * (decay * p[j] + scale * x[j]);
+    for (int j = 0; j < W; ++j)
+      p[j] = __fmaf_rn(-lr, __fmaf_rn(decay, p[j], __fmul_rn(scale, x[j])), p[j]);
     store(param + at + i, p);
     if (copy) store(copy + at + i, p);
   });

@@ -76,7 +76,7 @@ TEST_F(UpdateOnGpu, AStepIsBegunAddedToAndDecidedAsOnTheCpu) {
   auto* device = static_cast<StepState*>(state.view().data);
   StepState host{.step = 4};
   copy(make_tensor(&host, DType::u8, Device::cpu, {sizeof host}), state.view());
-  for (const double z : {0.25, NAN, 0.5, INFINITY, 0.0}) {
+  for (const double z : {0.25, double(NAN), 0.5, double(INFINITY), 0.0}) {
     begin_step(cpu, &host, 0.5F);
     begin_step(gpu, device, 0.5F);
     for (const double x : {0.1, 0.7, 1e-9}) {

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "configs/schema.h"
+#include "kernels/step_control/step_control.h"
 #include "kernels/tensor/fill.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"

@@ -29,7 +29,9 @@ TEST_F(Memory, WhatIsPlannedIsTaken) {
   muon.train.recompute = "block";
   moe.model = test::tiny_moe_config();
   moe.model.vocab_size.reset();
-  staged.train.stages = {{.at_step = 2, .seq_len_tokens = 192}};
+  staged.train.stages.emplace_back();
+  staged.train.stages[0].at_step = 2;
+  staged.train.stages[0].seq_len_tokens = 192;
   staged.train.batch_tokens = staged.train.micro_batch_tokens = 192;
   for (const Config& c : {adamw, muon, moe, staged}) {
     const MemoryPlan plan = plan_memory(c);

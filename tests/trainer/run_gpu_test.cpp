@@ -99,7 +99,9 @@ TEST_F(RunGpu, TheSameBitsAgainAndWithoutGraphsAndReadAtOnce) {
     const auto steps = events(once, "train");
     ASSERT_EQ(steps.size(), 24u);
     EXPECT_LT(steps[23]["loss"].get<double>(), steps[0]["loss"].get<double>());
-    if (muon) EXPECT_EQ(steps[5]["qk_clipped_heads"], 2) << steps[5];
+    if (muon) {
+      EXPECT_EQ(steps[5]["qk_clipped_heads"], 2) << steps[5];
+    }
   }
 }
 

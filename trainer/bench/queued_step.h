@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/device/graph.h"
+#include "model/autograd/plain_store.h"
 #include "optim/optimizer.h"
 #include "trainer/loop/config.h"
 #include "trainer/loop/device.h"

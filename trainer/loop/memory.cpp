@@ -12,13 +12,13 @@
 namespace sluice {
 
 MemoryPlan plan_memory(const Context& ctx, const PlainStore& params, const StepStats& stats,
-                       StepRunner& runner, Optimizer& optimizer, const PlannedShapes& shapes) {
+                       StepRunner& runner, Optimizer& optimizer, PlannedShapes shapes) {
   MemoryPlan plan{.params = params.bytes(), .moments = optimizer.bytes()};
   const auto largest = [&](const PlannedPeak& p) {
     if (p.bytes > plan.step) plan.step = p.bytes, plan.at_peak = p.by_purpose;
   };
-  for (const MicroBatchBuffer& b : shapes.train) largest(runner.plan_peak(b.batch()));
-  for (const MicroBatchBuffer& b : shapes.score) largest(runner.plan_score_peak(b.batch()));
+  for (MicroBatchBuffer& b : shapes.train) largest(runner.plan_peak(b.batch()));
+  for (MicroBatchBuffer& b : shapes.score) largest(runner.plan_score_peak(b.batch()));
   Arena update = Arena::plan(ctx.device);
   Context planning = ctx;
   planning.mode = Mode::plan;

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "model/autograd/plain_store.h"
 #include "optim/optimizer.h"
 #include "trainer/loop/config.h"
 #include "trainer/loop/step.h"
@@ -30,7 +31,7 @@ struct PlannedShapes {
 
 // Plans passes and updates; nothing of it touches the device.
 MemoryPlan plan_memory(const Context& ctx, const PlainStore& params, const StepStats& stats,
-                       StepRunner& runner, Optimizer& optimizer, const PlannedShapes& shapes);
+                       StepRunner& runner, Optimizer& optimizer, PlannedShapes shapes);
 
 // The same from a config: what Trainer would take. Reads what says how many documents a row may
 // have and how many words there are; without data.train and data.task, a row is one document.

@@ -49,7 +49,7 @@ void Trainer::take_memory() {
     shapes.train.push_back(p.loader->make_buffer());
     for (Valid& v : p.validation) shapes.score.push_back(v.set.make_buffer());
   }
-  memory_ = plan_memory(ctx_, *params_, *stats_, *runner_, *optimizer_, shapes);
+  memory_ = plan_memory(ctx_, *params_, *stats_, *runner_, *optimizer_, std::move(shapes));
   arena_ = std::make_unique<Arena>(ctx_.device, memory_.step);
   ctx_.arena = arena_.get();
   runner_->use(*arena_);
