@@ -1,10 +1,11 @@
 // tests/kernels/muon_gpu_test.cpp -- Muon on CUDA against the f64 reference.
 //
-// The momentum is f32 on both sides. What the Newton-Schulz products add is the rounding of X, of
-// X X^T and of the polynomial to bf16, 2^-9 of an element at most and a third of that in the mean
-// square root, fifteen times; the iteration keeps such errors where they are, near 1, and lets them
-// grow as it does the signal where that is small. So the direction is off by some parts in a
-// thousand, measured as ||error|| / ||direction||.
+// The momentum is f32 on both sides. What the products add: X, X X^T, the polynomial P = b G + c
+// G^2 and the next X are rounded to bf16, which is 1.1e-3 of an element in the mean square root.
+// Near 1, where the singular values end up, a X + P X takes 2.7 X from 3.4 X, so an iteration
+// leaves about 4e-3 of X; and errors are carried on by the derivative of the map, between -1.5 and
+// 1 where most values are. Five iterations: 1 to 3 %, as ||error|| / ||direction||. What the map
+// itself leaves of an orthogonal factor is ten times that, by intent.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -105,8 +106,8 @@ TEST_F(MuonGpu, IsTheReference) {
       std::printf("  %lld of %lld x %lld: direction off by %.1e, worst element %.1e\n",
                   static_cast<long long>(B), static_cast<long long>(m), static_cast<long long>(n),
                   rms, worst / typical);
-      EXPECT_LE(rms, 0.02);
-      EXPECT_LE(worst, 0.1 * typical);  // a net
+      EXPECT_LE(rms, 0.03);
+      EXPECT_LE(worst, 6 * 0.03 * typical);  // a net
       const Buffer rounded(DType::bf16, {param.view().numel()});
       cast({}, {.from = got.param.view().reshape({param.view().numel()}), .to = rounded.view()});
       expect_same_bits(got.copy.view().reshape({param.view().numel()}), rounded.view(), "copy");

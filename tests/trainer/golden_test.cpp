@@ -30,6 +30,7 @@ std::string train(const Config& c, const Context& ctx) {
   Loader loader(c.data, c.train.batch_tokens, c.train.micro_batch_tokens);
   MicroBatchBuffer batch = loader.make_buffer();
   StepRunner runner(ctx, params, lm, Recompute::none, c.train.z_loss);
+  runner.use(*ctx.arena);
   std::string losses;
   StepState state;
   for (int64_t step = 0; step < c.train.steps; ++step) {

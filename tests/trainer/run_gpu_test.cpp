@@ -80,23 +80,19 @@ class RunGpu : public test::TinyRun {
   }
 };
 
-TEST_F(RunGpu, TheSameBitsAgainAndWithoutGraphsAndReadAtOnce) {
+TEST_F(RunGpu, TheSameBitsWithoutGraphsAndReadAtOnce) {
   for (const bool muon : {false, true}) {
     const auto named = [&](const std::string& run) {
       return muon ? muon_config("muon_" + run) : gpu_config(run);
     };
-    const Config once = named("once"), again = named("again"), ops = named("ops");
-    run_to_the_end(once);
-    run_to_the_end(again);
-    run_to_the_end(ops, eager);
-    expect_same(once, again);
-    expect_same(once, ops);
-    Config settled = named("settled"), late = named("late");
-    for (Config* c : {&settled, &late}) c->data.validation.clear();
-    run_to_the_end(settled, settled_each_step);
+    Config late = named("late"), ops = named("ops"), settled = named("settled");
+    for (Config* c : {&late, &ops, &settled}) c->data.validation.clear();
     run_to_the_end(late);
-    expect_same(settled, late);
-    const auto steps = events(once, "train");
+    run_to_the_end(ops, eager);
+    run_to_the_end(settled, settled_each_step);
+    expect_same(late, ops);
+    expect_same(late, settled);
+    const auto steps = events(late, "train");
     ASSERT_EQ(steps.size(), 24u);
     EXPECT_LT(steps[23]["loss"].get<double>(), steps[0]["loss"].get<double>());
     if (muon) {
@@ -107,8 +103,8 @@ TEST_F(RunGpu, TheSameBitsAgainAndWithoutGraphsAndReadAtOnce) {
 
 TEST_F(RunGpu, KilledOrStoppedAndResumedGivesTheSameBits) {
   Config straight = gpu_config("straight"), killed = gpu_config("killed"),
-         stopped = gpu_config("stopped"), muon = muon_config("muon"), again = muon_config("again");
-  for (Config* c : {&straight, &killed, &stopped, &muon, &again}) c->train.steps = 200;
+         stopped = gpu_config("stopped");
+  for (Config* c : {&straight, &killed, &stopped}) c->train.steps = 100;
   run_to_the_end(straight);
   run_killed_after(14, killed);
   EXPECT_NE(log(killed).find("(bitwise)"), std::string::npos) << log(killed);
@@ -122,9 +118,6 @@ TEST_F(RunGpu, KilledOrStoppedAndResumedGivesTheSameBits) {
   EXPECT_NE(log(stopped).find("which is saved"), std::string::npos) << log(stopped);
   run_to_the_end(stopped);
   expect_same(straight, stopped);
-  run_to_the_end(muon);
-  run_killed_after(7, again);
-  expect_same(muon, again);
 }
 
 // A NaN in the row of one rare token: only steps that meet it are skipped, which the GPU decides,
@@ -202,12 +195,13 @@ TEST_F(RunGpu, WhatIsPlannedIsTaken) {
                   static_cast<long long>(planned), static_cast<long long>(t.memory().total()),
                   static_cast<long long>(allocated_bytes(Device::cuda)),
                   static_cast<long long>(t.memory().step), static_cast<long long>(t.arena_peak()));
+      fflush(stdout);
       return t.memory().total() == planned && allocated_bytes(Device::cuda) == planned &&
                      t.arena_peak() == t.memory().step
                  ? ExitCode::done
                  : ExitCode::config;
     });
-    std::printf("%s", log(c).c_str());
+    std::printf("  %s", log(c).substr(log(c).find("planned")).c_str());
   }
 }
 
