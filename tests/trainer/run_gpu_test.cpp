@@ -50,6 +50,16 @@ class RunGpu : public test::TinyRun {
     c.optim.qk_clip_threshold = 0.01;  // that every step clips
     return c;
   }
+  Config moe_config(const std::string& run) const {
+    Config c = gpu_config(run);
+    c.model.ffn = "moe";
+    c.model.moe = {.num_experts = 8, .num_experts_per_token = 3, .moe_intermediate_size = 48};
+    return c;
+  }
+  Config config_of(const std::string& kind, const std::string& run) const {
+    const std::string name = kind + "_" + run;
+    return kind == "muon" ? muon_config(name) : kind == "moe" ? moe_config(name) : gpu_config(name);
+  }
   static std::vector<nlohmann::json> events(const Config& c, const std::string& event) {
     std::vector<nlohmann::json> list;
     std::istringstream lines(read(c.run.dir + "/metrics.jsonl"));
@@ -81,11 +91,9 @@ class RunGpu : public test::TinyRun {
 };
 
 TEST_F(RunGpu, TheSameBitsWithoutGraphsAndReadAtOnce) {
-  for (const bool muon : {false, true}) {
-    const auto named = [&](const std::string& run) {
-      return muon ? muon_config("muon_" + run) : gpu_config(run);
-    };
-    Config late = named("late"), ops = named("ops"), settled = named("settled");
+  for (const std::string kind : {"adamw", "muon", "moe"}) {
+    Config late = config_of(kind, "late"), ops = config_of(kind, "ops"),
+           settled = config_of(kind, "settled");
     for (Config* c : {&late, &ops, &settled}) c->data.validation.clear();
     run_to_the_end(late);
     run_to_the_end(ops, eager);
@@ -95,7 +103,7 @@ TEST_F(RunGpu, TheSameBitsWithoutGraphsAndReadAtOnce) {
     const auto steps = events(late, "train");
     ASSERT_EQ(steps.size(), 24u);
     EXPECT_LT(steps[23]["loss"].get<double>(), steps[0]["loss"].get<double>());
-    if (muon) {
+    if (kind == "muon") {
       EXPECT_EQ(steps[5]["qk_clipped_heads"], 2) << steps[5];
     }
   }
@@ -186,8 +194,8 @@ TEST_F(RunGpu, AfterSoManyInARowTheRunStops) {
 
 // `sluice plan`, what the trainer planned, what is allocated on the device, and what was used.
 TEST_F(RunGpu, WhatIsPlannedIsTaken) {
-  for (const bool muon : {false, true}) {
-    const Config c = muon ? muon_config("muon") : gpu_config("adamw");
+  for (const std::string kind : {"adamw", "muon", "moe"}) {
+    const Config c = config_of(kind, "planned");
     const int64_t planned = plan_memory(c).total();
     run_to_the_end(c, [planned](Trainer& t) {
       for (int i = 0; i < 3; ++i) t.train_step();
