@@ -144,6 +144,12 @@ __device__ inline float sigmoid(float x) {
   return __fdividef(1, 1 + __expf(-x));
 }
 
+// log(1 + e^x); what the sum 1 + e rounds away is given back as a factor.
+__device__ inline float softplus(float x) {
+  const float e = __expf(-fabsf(x)), u = 1 + e;
+  return fmaxf(x, 0) + (u == 1 ? e : __logf(u) * __fdividef(e, u - 1));
+}
+
 // A grid for kernels that loop over `total` pieces of work, a thread a piece and round.
 inline unsigned grid_for(int64_t total, int threads) {
   const int64_t blocks = (total + threads - 1) / threads;

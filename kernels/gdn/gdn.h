@@ -11,7 +11,10 @@
 // but normalised as in the delta rule. Chunked form, backward and numerics in README.md.
 // Dims:    N tokens, H query/key heads, HV value heads (a multiple of H: value head i reads query
 //          head i / (HV / H)), K key dim, V value dim, documents = cu_seqlens.dim(0) - 1.
-// Types:   T is f32 or f64 on the CPU. Rows (dim 0) of [N, ..] tensors may be strided.
+// Types:   T is f32 or f64 on the CPU. On the GPU tensors of tokens ([N, ..]) are bf16, parameters,
+//          states and their gradients f32; K and V are multiples of 8 up to 256, K = V = 64 or 128
+//          have kernels for tensor cores. Rows (dim 0) of [N, ..] tensors may be strided; for the
+//          tensor cores those of q, k, v, o and their gradients start at multiples of 16 bytes.
 #pragma once
 
 #include "kernels/tensor/context.h"

@@ -1,4 +1,5 @@
-// kernels/kda/kda.cu -- bf16 tensors, f32 parameters and states; K = V = 64 or 128.
+// kernels/kda/kda.cu -- bf16 tensors, f32 parameters and states.
+#include "kernels/kda/cuda_general.h"
 #include "kernels/kda/cuda_ops.h"
 
 namespace sluice::cuda {
@@ -6,6 +7,7 @@ namespace sluice::cuda {
 using namespace kda_gpu;
 
 int64_t kda_workspace_bytes(const kda::Sizes& s, bool keeps) {
+  if (!on_tensor_cores(s)) return general_workspace_bytes(s, keeps);
   return Memory(nullptr, s, keeps).bytes;
 }
 
@@ -16,16 +18,18 @@ static void check_rows(const Tensor& t, const char* label) {
                " elements apart, not at multiples of 16 bytes");
 }
 template <class Args>
-static void check_supported(const Args& a, const kda::Sizes& s) {
-  SLUICE_CHECK(a.q.dtype == DType::bf16, "q is ", to_string(a.q), ", expected bf16");
-  SLUICE_CHECK(s.K == s.V && (s.K == 64 || s.K == 128), "K is ", s.K, ", V ", s.V,
-               ", expected 64 or 128 for both");
+static void check_inputs(const Args& a) {
   check_rows(a.q, "q"), check_rows(a.k, "k"), check_rows(a.v, "v"), check_rows(a.g, "g");
+}
+static void check_type(const Tensor& q) {
+  SLUICE_CHECK(q.dtype == DType::bf16, "q is ", to_string(q), ", expected bf16");
 }
 
 void kda_forward(const Context& ctx, const KdaForward& a, const Tensor& workspace) {
   const kda::Sizes s = kda::sizes_of(a);
-  check_supported(a, s);
+  check_type(a.q);
+  if (!on_tensor_cores(s)) return general_forward(ctx, a, s, workspace);
+  check_inputs(a);
   check_rows(a.o, "o");
   if (s.documents == 0) return;
   const Memory m(workspace.data, s, bool(a.saved));
@@ -34,12 +38,15 @@ void kda_forward(const Context& ctx, const KdaForward& a, const Tensor& workspac
 }
 
 int64_t kda_backward_bytes(const kda::Sizes& s) {
+  if (!on_tensor_cores(s)) return general_backward_bytes(s);
   return BackwardMemory(nullptr, s).bytes;
 }
 
 void kda_backward(const Context& ctx, const KdaBackward& a, const Tensor& memory) {
   const kda::Sizes s = kda::sizes_of(a);
-  check_supported(a, s);
+  check_type(a.q);
+  if (!on_tensor_cores(s)) return general_backward(ctx, a, s, memory);
+  check_inputs(a);
   check_rows(a.d_o, "d_o"), check_rows(a.dv.t, "dv");
   check_rows(a.dq.t, "dq"), check_rows(a.dk.t, "dk"), check_rows(a.dg.t, "dg");
   const Memory m(a.saved.data, s, true);

@@ -11,8 +11,9 @@
 // head
 //         i / (HV / H)), K key dim, V value dim, documents = cu_seqlens.dim(0) - 1.
 // Types:  T is f32 or f64 on the CPU. On the GPU tensors of tokens ([N, ..]) are bf16, parameters,
-//         states and their gradients f32, K = V = 64 or 128. Rows (dim 0) of [N, ..] tensors may be
-//         strided; on the GPU they start at multiples of 16 bytes.
+//         states and their gradients f32; K and V are multiples of 8 up to 256, K = V = 64 or 128
+//         have kernels for tensor cores. Rows (dim 0) of [N, ..] tensors may be strided; for the
+//         tensor cores they start at multiples of 16 bytes.
 #pragma once
 
 #include "kernels/tensor/context.h"

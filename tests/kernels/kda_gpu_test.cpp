@@ -252,14 +252,14 @@ TEST_F(KdaCuda, NoRows) {
 }
 
 TEST_F(KdaCuda, RefusesWhatItDoesNotDo) {
-  KdaProblem p(shape({0, 3}, kBounded, 1, 1, 32));
+  KdaProblem p(shape({0, 3}, kBounded, 1, 1, 12));
   round_inputs(p);
   KdaOnGpu gpu(p);
   try {
     gpu.forward();
     FAIL();
   } catch (const Error& e) {
-    EXPECT_NE(std::string(e.what()).find("K is 32"), std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("K is 12"), std::string::npos) << e.what();
   }
 }
 

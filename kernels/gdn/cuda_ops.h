@@ -1,0 +1,20 @@
+// kernels/gdn/cuda_ops.h -- the steps of the CUDA back end, in the order that they run.
+#pragma once
+
+#include "kernels/gdn/cuda.cuh"
+
+namespace sluice::cuda::gdn_gpu {
+
+// Chunk table; factors, (I + L)^-1 and P of every chunk.
+void prepare(const Context& ctx, const GdnForward& a, const gdn::Sizes& s, const Memory& m);
+// O, the final states; E and S of every chunk.
+void scan(const Context& ctx, const GdnForward& a, const gdn::Sizes& s, const Memory& m);
+
+// dv, the gradient of the initial states; X and D of every chunk.
+void scan_backward(const Context& ctx, const GdnBackward& a, const gdn::Sizes& s, const Memory& m,
+                   const BackwardMemory& b);
+// All other gradients.
+void gradients(const Context& ctx, const GdnBackward& a, const gdn::Sizes& s, const Memory& m,
+               const BackwardMemory& b);
+
+}  // namespace sluice::cuda::gdn_gpu

@@ -1,0 +1,52 @@
+// kernels/gdn/gdn.cu -- bf16 tensors of tokens, f32 parameters and states.
+#include "kernels/gdn/cuda_general.h"
+#include "kernels/gdn/cuda_ops.h"
+
+namespace sluice::cuda {
+
+using namespace gdn_gpu;
+
+int64_t gdn_workspace_bytes(const gdn::Sizes& s, bool keeps) {
+  if (!on_tensor_cores(s)) return general_workspace_bytes(s, keeps);
+  return Memory(nullptr, s, keeps).bytes;
+}
+
+// Rows are read 16 bytes at a time.
+static void check_rows(const Tensor& t, const char* label) {
+  SLUICE_CHECK(rows_aligned({t}), label, " is ", to_string(t), ", rows ", t.stride[0],
+               " elements apart, not at multiples of 16 bytes");
+}
+static void check_type(const Tensor& q) {
+  SLUICE_CHECK(q.dtype == DType::bf16, "q is ", to_string(q), ", expected bf16");
+}
+
+void gdn_forward(const Context& ctx, const GdnForward& a, const Tensor& workspace) {
+  const gdn::Sizes s = gdn::sizes_of(a);
+  check_type(a.q);
+  if (!on_tensor_cores(s)) return general_forward(ctx, a, s, workspace);
+  check_rows(a.q, "q"), check_rows(a.k, "k"), check_rows(a.v, "v"), check_rows(a.o, "o");
+  if (s.documents == 0) return;
+  const Memory m(workspace.data, s, bool(a.saved));
+  prepare(ctx, a, s, m);
+  scan(ctx, a, s, m);
+}
+
+int64_t gdn_backward_bytes(const gdn::Sizes& s) {
+  if (!on_tensor_cores(s)) return general_backward_bytes(s);
+  return BackwardMemory(nullptr, s).bytes;
+}
+
+void gdn_backward(const Context& ctx, const GdnBackward& a, const Tensor& memory) {
+  const gdn::Sizes s = gdn::sizes_of(a);
+  check_type(a.q);
+  if (!on_tensor_cores(s)) return general_backward(ctx, a, s, memory);
+  check_rows(a.q, "q"), check_rows(a.k, "k");
+  check_rows(a.d_o, "d_o"), check_rows(a.dv.t, "dv");
+  check_rows(a.dq.t, "dq"), check_rows(a.dk.t, "dk");
+  const Memory m(a.saved.data, s, true);
+  const BackwardMemory b(memory.data, s);
+  if (s.documents > 0) scan_backward(ctx, a, s, m, b);
+  gradients(ctx, a, s, m, b);
+}
+
+}  // namespace sluice::cuda
