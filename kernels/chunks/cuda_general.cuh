@@ -88,6 +88,29 @@ struct GeneralMemory {
   int64_t bytes;
 };
 
+constexpr int64_t kGeneralSumRows = 256;  // tokens whose gradients of parameters are summed first
+
+// a, r and c are the cotangents of q, of k as a reader and of w = b k, after the norms.
+struct GeneralScratch {
+  GeneralScratch(void* memory, const GeneralSizes& s) {
+    const int64_t rows = s.N * s.HV, units = s.chunks() * s.HV;
+    Pieces from{static_cast<char*>(memory)};
+    from.take(X, units * kGeneralChunk * s.V), from.take(D, units * s.K * s.V);
+    from.take(a, rows * s.K), from.take(r, rows * s.K), from.take(c, rows * s.K);
+    from.take(dg, rows * s.K), from.take(dz, rows * s.G), from.take(dA, rows);
+    from.take(parts, (s.N + kGeneralSumRows - 1) / kGeneralSumRows * s.HV * s.G);
+    bytes = from.p - static_cast<char*>(memory);
+  }
+  float* X;          // by unit [16, V] dL/dV
+  float* D;          // by unit [K, V] dL/dS' of the state that leaves
+  float *a, *r, *c;  // [N, HV, K]
+  float* dg;         // [N, HV, K] of the log decay
+  float* dz;         // [N, HV, G] of the gate's logits
+  float* dA;         // [N, HV] of A_log
+  float* parts;      // [N / 256, HV * G]
+  int64_t bytes;
+};
+
 namespace general {
 
 constexpr int kC = kGeneralChunk, kThreads = 256, kVTile = 32;
@@ -152,6 +175,12 @@ struct ScanMemory {
   float *L, *P;  // [16, 16]
   float *x, *y;  // [16, 32]
 };
+
+// q, k, g and b of all tokens.
+void make_rows(const Context& ctx, const General& a, const GeneralMemory& m);
+// From a, r, c and dg to the gradients of q, k, z, beta and the parameters.
+void rows_backward(const Context& ctx, const GeneralBackward& a, const GeneralMemory& m,
+                   const GeneralScratch& b);
 
 template <class Kernel>
 void allow_shared(Kernel kernel, size_t bytes) {

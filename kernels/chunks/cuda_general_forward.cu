@@ -1,5 +1,5 @@
-// kernels/chunks/cuda_general_forward.cu -- norms and gates by token, L and P by chunk, and the
-// state through a document's chunks.
+// kernels/chunks/cuda_general_forward.cu -- L and P by chunk, and the state through a document's
+// chunks.
 #include "kernels/base/cuda_check.h"
 #include "kernels/chunks/cuda_general.cuh"
 #include "kernels/device/reduce.cuh"
@@ -9,37 +9,6 @@ namespace sluice::chunks {
 namespace general {
 
 namespace {
-
-// q, k, g and b of a token and value head, by a warp.
-__global__ void __launch_bounds__(kThreads) rows_kernel(General a, GeneralMemory m) {
-  const GeneralSizes& s = a.size;
-  const int64_t row = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / 32;
-  if (row >= s.N * s.HV) return;
-  const int lane = int(threadIdx.x) % 32, hv = int(row % s.HV), h = hv / int(s.HV / s.H);
-  const int64_t n = row / s.HV;
-  const bf16 *q = a.q[n] + h * s.K, *k = a.k[n] + h * s.K;
-  float qq = 0, kk = 0;
-  for (int d = lane; d < s.K; d += 32) {
-    const float x = __bfloat162float(q[d]), y = __bfloat162float(k[d]);
-    qq += x * x, kk += y * y;
-  }
-  const float q_norm = 1 / sqrtf((warp_sum(qq) + a.eps) * float(s.K));
-  const float k_norm = 1 / sqrtf(warp_sum(kk) + a.eps);
-  for (int d = lane; d < s.K; d += 32) {
-    m.q[row * s.K + d] = __bfloat162float(q[d]) * q_norm;
-    m.k[row * s.K + d] = __bfloat162float(k[d]) * k_norm;
-  }
-  const float A = expf(a.gate.A_log[hv]);
-  float y = 0;
-  for (int d = lane; d < s.G; d += 32) {
-    y = __bfloat162float(a.z[n][hv * s.G + d]) + a.gate.bias[hv * s.G + d];
-    const float g = a.gate.bounded ? a.gate.lower_bound * logistic(A * y) : -A * log_1_plus_exp(y);
-    m.g[row * s.G + d] = fmaxf(g, kForgotten);
-  }
-  if (lane == 0)
-    m.b[row] = a.gate.delta_rule ? a.gate.beta_max * logistic(__bfloat162float(a.beta[n][hv]))
-                                 : log_1_plus_exp(y);
-}
 
 // P_ij = q_i . e^{G_i - G_j} w_j (i >= j), L_ij the same with k (i > j); a warp two columns j.
 __global__ void __launch_bounds__(kThreads)
@@ -157,11 +126,7 @@ void general_forward(const Context& ctx, const GeneralForward& a, void* workspac
   if (s.documents == 0) return;
   const GeneralMemory m(workspace, s, keeps);
   make_chunk_table(ctx, a.cu_seqlens, s.chunks(), kC, m.chunk, m.first);
-  if (s.N > 0) {
-    constexpr int kRows = kThreads / 32;
-    rows_kernel<<<unsigned((s.N * s.HV + kRows - 1) / kRows), kThreads, 0, ctx.stream>>>(a, m);
-    SLUICE_LAUNCHED(ctx.stream);
-  }
+  make_rows(ctx, a, m);
   pairs_kernel<<<unsigned(s.chunks() * s.HV), kThreads, 0, ctx.stream>>>(s, m, a.gate.delta_rule);
   SLUICE_LAUNCHED(ctx.stream);
   const int64_t tiles = (s.V + kVTile - 1) / kVTile;
