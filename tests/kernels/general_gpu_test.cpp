@@ -16,9 +16,10 @@ double rms(const Tensor& t) {
   return std::sqrt(dot(t, t) / double(std::max<int64_t>(t.numel(), 1)));
 }
 
-// All is f32 but the tensors of tokens, whose rounding to bf16 has a root mean square of up to
-// 2^-8 / sqrt(12) = .0011.
-constexpr double kRounded = .0015, kF32 = 3e-5;
+// Everything is f32; 4e-7 was the most seen. Tensors of tokens are compared with the reference
+// rounded to bf16: what is left is the few elements that an error of f32 rounds to the other side,
+// by 2^-7 of themselves, and one of them in a hundred is 8e-4 of the whole.
+constexpr double kF32 = 2e-6, kRounded = 1e-3;
 
 // rms(got - want) over rms(want); of gradients that are sums of larger terms, over those, as in
 // kda_test.cpp and gdn_test.cpp.
@@ -32,7 +33,8 @@ void expect_close(const std::string& name, const Problem& got, const Problem& wa
     if ((result == "final_state" || result == "dinitial_state") && !want.with_states) continue;
     double sq = 0, size = std::max(rms(w[i].second), 1e-30);
     for (int64_t e = 0; e < w[i].second.numel(); ++e) {
-      const double x = element(g[i].second, e) - element(w[i].second, e);
+      const double y = element(w[i].second, e);
+      const double x = element(g[i].second, e) - (is_token(result) ? from_bf16(to_bf16(y)) : y);
       sq += x * x;
     }
     if (result == "dg") size = std::max(size, rms(want.dv.view()) / 100);
@@ -85,7 +87,7 @@ TEST_F(GeneralCuda, KdaAgreesWithTheRecurrenceInF64) {
   for (const auto& [K, V] : kDims)
     for (const KdaParams& params :
          {KdaParams{GateLaw::bounded, -5, 1}, KdaParams{GateLaw::softplus, -5, 2}}) {
-      KdaProblem p({2, 4, K, V, kDocuments, params});
+      KdaProblem p({1, 2, K, V, kDocuments, params});
       round_inputs(p);
       run<KdaOnGpu>(cat("kda ", K, " ", V), p);
     }
@@ -107,7 +109,7 @@ TEST_F(GeneralCuda, KdaAgreesWithTheRecurrenceInF64) {
 TEST_F(GeneralCuda, GdnAgreesWithTheRecurrenceInF64) {
   for (const auto& [K, V] : kDims)
     for (const GdnParams& params : {GdnParams{true, 2}, GdnParams{false, 1}}) {
-      GdnProblem p({2, 4, K, V, kDocuments, params});
+      GdnProblem p({1, 2, K, V, kDocuments, params});
       round_inputs(p);
       run<GdnOnGpu>(cat(params.delta_rule ? "gdn " : "mamba2 ", K, " ", V), p);
     }
