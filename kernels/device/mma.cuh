@@ -28,7 +28,14 @@ __device__ inline void ldmatrix_transposed(uint32_t (&r)[4], const bf16* p) {
                : "r"(shared_address(p)));
 }
 
-// Four 8 x 8 matrices, each transposed; lane l has the address of row l % 8 of matrix l / 8.
+// Four 8 x 8 matrices, as they are or each transposed; lane l has the address of row l % 8 of
+// matrix l / 8.
+__device__ inline void stmatrix(const uint32_t (&r)[4], bf16* p) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(shared_address(p)),
+      "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+      : "memory");
+}
 __device__ inline void stmatrix_transposed(const uint32_t (&r)[4], bf16* p) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(
                    shared_address(p)),
@@ -61,22 +68,6 @@ __device__ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, u
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// The tile at p from registers as load_a fills them, each lane with its address for load_a.
-__device__ inline void store_tile(bf16* p, const uint32_t (&r)[4]) {
-  asm volatile(
-      "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(shared_address(p)),
-      "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
-      : "memory");
-}
-// Four 8 x 8 matrices, each lane the address of a row of 8: what r holds by rows is stored by
-// columns.
-__device__ inline void store_transposed(bf16* p, const uint32_t (&r)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(
-                   shared_address(p)),
-               "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
-               : "memory");
 }
 
 __device__ inline uint32_t pack(float low, float high) {

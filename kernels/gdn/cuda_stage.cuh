@@ -152,8 +152,8 @@ __device__ inline void store_columns(const Operand<4>& a, bf16* v) {
   __syncwarp();
 #pragma unroll
   for (int n = 0; n < 4; ++n)
-    store_transposed(v + (n * 16 + l % 8 + l / 16 * 8) * kVPitch + warp_column() + l / 8 % 2 * 8,
-                     a[n]);
+    stmatrix_transposed(
+        a[n], v + (n * 16 + l % 8 + l / 16 * 8) * kVPitch + warp_column() + l / 8 % 2 * 8);
   __syncwarp();
 }
 
@@ -165,7 +165,7 @@ __device__ void put_rows(bf16* to, const Operand<steps>& a) {
   constexpr int kPitch = kRowPitch<steps * 16>;
   const int l = int(threadIdx.x) % 32;
 #pragma unroll
-  for (int k = 0; k < steps; ++k) store_tile(to + l % 16 * kPitch + k * 16 + l / 16 * 8, a[k]);
+  for (int k = 0; k < steps; ++k) stmatrix(a[k], to + l % 16 * kPitch + k * 16 + l / 16 * 8);
 }
 template <int steps>
 __device__ void get_rows(Operand<steps>& a, const bf16* from) {
