@@ -5,15 +5,15 @@
 namespace sluice::cuda::gdn_gpu {
 
 static chunks::GeneralSizes sizes(const gdn::Sizes& s) {
+  SLUICE_CHECK(s.K % 8 == 0 && s.K <= chunks::kGeneralMaxDim && s.V % 8 == 0 &&
+                   s.V <= chunks::kGeneralMaxDim,
+               "K is ", s.K, ", V ", s.V, ", expected multiples of 8 up to ",
+               chunks::kGeneralMaxDim);
   return {s.N, s.documents, s.H, s.HV, s.K, s.V, 1};
 }
 
 template <class Args>
 static chunks::General problem(const Args& a, const gdn::Sizes& s) {
-  SLUICE_CHECK(s.K % 8 == 0 && s.K <= chunks::kGeneralMaxDim && s.V % 8 == 0 &&
-                   s.V <= chunks::kGeneralMaxDim,
-               "K is ", s.K, ", V ", s.V, ", expected multiples of 8 up to ",
-               chunks::kGeneralMaxDim);
   return {.size = sizes(s),
           .gate = {a.A_log.template as<float>(), a.dt_bias.template as<float>(), 0,
                    float(a.params.beta_max), 0, a.params.delta_rule},
