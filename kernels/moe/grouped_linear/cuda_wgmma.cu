@@ -16,13 +16,16 @@ namespace sluice::cuda {
 
 constexpr int kM = 128, kN = 256, kK = 64, kStages = 4, kConsumers = 256,
               kThreads = kConsumers + 128;
-constexpr int kLd = 64 + 8;  // of what a warp writes at once: 16 rows, 64 columns
+// Rows of what a warp writes at once, 16 of 64 bf16 or of 32 f32: without conflicts of banks.
+constexpr int kLd = 64 + 8, kLdSums = 32 + 8;
+constexpr int kOutBytes = 16 * kLdSums * 4;
+static_assert(kOutBytes >= 16 * kLd * 2);
 constexpr int kMaxExperts = 1024;
 
 struct Shared {
   bf16 a[kStages][kM * kK];  // first, on 1024 bytes
   bf16 b[kStages][kN * kK];
-  bf16 out[kConsumers / 32][16 * kLd];
+  alignas(16) char out[kConsumers / 32][kOutBytes];
   Barrier full[kStages], empty[kStages];
   int offsets[kMaxExperts + 1];
 };
@@ -126,8 +129,9 @@ __device__ inline void multiply(Shared& s, Ring& ring, const GroupedTile& t, int
 
 // A warp's 16 rows through shared memory, 64 columns at a time, so that rows are written in pieces
 // of 128 bytes.
-__device__ inline void write_rows(bf16* stage, const GroupedArgs& args, const GroupedTile& t, int N,
-                                  const float (&c)[128]) {
+__device__ inline void write_rows(void* memory, const GroupedArgs& args, const GroupedTile& t,
+                                  int N, const float (&c)[128]) {
+  auto* stage = static_cast<bf16*>(memory);
   const int lane = threadIdx.x % 32, first = t.m + threadIdx.x / 32 * 16;
   bf16* out = static_cast<bf16*>(args.out) + int64_t(t.begin + first) * args.stride;
 #pragma unroll
@@ -160,28 +164,43 @@ __device__ inline void write_rows(bf16* stage, const GroupedArgs& args, const Gr
   }
 }
 
-// A quad of lanes writes 32 bytes of a row. Sums to add to are read 16 pairs at a time.
-__device__ inline void write_weight(const GroupedArgs& args, const GroupedTile& t,
+// Four elements of dw. Added ones go to memory as "add this", so that no thread waits for what is
+// there: each element has one thread in a launch, so it is old + new whatever the order.
+__device__ inline void put_sums(float* p, const float4& v, bool add) {
+  if (add)
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v.x),
+                 "f"(v.y), "f"(v.z), "f"(v.w)
+                 : "memory");
+  else
+    *reinterpret_cast<float4*>(p) = v;
+}
+
+// The same for f32, 32 columns at a time.
+__device__ inline void write_weight(void* memory, const GroupedArgs& args, const GroupedTile& t,
                                     const float (&c)[128]) {
-  const int lane = threadIdx.x % 32, row = t.m + threadIdx.x / 32 * 16 + lane / 4;
-  float* out = static_cast<float*>(args.out) + (int64_t(t.expert) * args.F + row) * args.stride;
+  auto* sums = static_cast<float*>(memory);
+  const int lane = threadIdx.x % 32, first = t.m + threadIdx.x / 32 * 16;
+  float* out = static_cast<float*>(args.out) + (int64_t(t.expert) * args.F + first) * args.stride;
 #pragma unroll
-  for (int part = 0; part < 4; ++part) {
-    float2 v[16];
+  for (int part = 0; part < kN / 32; ++part) {
+    const int n = t.n + part * 32;
+    if (n >= args.D) continue;
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const int j = part * 8 + i / 2, n = t.n + j * 8 + lane % 4 * 2, h = i % 2;
-      v[i] = {0, 0};
-      if (args.add && row + 8 * h < args.F && n < args.D)
-        v[i] = *reinterpret_cast<const float2*>(out + 8 * h * args.stride + n);
+    for (int j = 0; j < 4; ++j) {
+      const float* v = c + (part * 4 + j) * 4;
+      float* to = sums + lane / 4 * kLdSums + j * 8 + lane % 4 * 2;
+      *reinterpret_cast<float2*>(to) = {v[0], v[1]};
+      *reinterpret_cast<float2*>(to + 8 * kLdSums) = {v[2], v[3]};
     }
+    __syncwarp();
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const int j = part * 8 + i / 2, n = t.n + j * 8 + lane % 4 * 2, h = i % 2;
-      v[i].x += c[4 * j + 2 * h], v[i].y += c[4 * j + 2 * h + 1];
-      if (row + 8 * h < args.F && n < args.D)
-        *reinterpret_cast<float2*>(out + 8 * h * args.stride + n) = v[i];
+    for (int i = 0; i < 4; ++i) {
+      const int row = i * 4 + lane / 8, column = lane % 8 * 4;
+      if (first + row < args.F && n + column < args.D)
+        put_sums(out + row * args.stride + n + column,
+                 *reinterpret_cast<const float4*>(sums + row * kLdSums + column), args.add);
     }
+    __syncwarp();
   }
 }
 
@@ -213,13 +232,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
     for (int i = blockIdx.x; tiles.find(i, t); i += gridDim.x) {
-      float c[128];
+      float c[128] = {};  // stays for an expert without rows
       const int steps = steps_of<product>(args, t);
-#pragma unroll
-      for (int j = 0; j < 128; ++j) c[j] = 0;
       multiply<product>(s, ring, t, steps, c);
       if constexpr (product == Product::weight)
-        write_weight(args, t, c);
+        write_weight(s.out[threadIdx.x / 32], args, t, c);
       else
         write_rows(s.out[threadIdx.x / 32], args, t, product == Product::forward ? args.F : args.D,
                    c);
