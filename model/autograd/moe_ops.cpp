@@ -28,8 +28,8 @@ Var router_logits(Tape& tape, const Var& x, ParamId w) {
   const Tensor weight = tape.params().value(w);
   const Var z = tape.make(sum_type(x.value.dtype), {x.value.dim(0), weight.dim(0)});
   linear_forward(tape.ctx(), {.x = x.value, .w = weight, .y = z.value});
-  tape.record("router", z, [&tape, x, w, id = z.id] {
-    linear_backward(tape.ctx(), {.x = x.value,
+  tape.record("router", z, [&tape, x = tape.keep(x), w, id = z.id] {
+    linear_backward(tape.ctx(), {.x = tape.value(x),
                                  .w = tape.params().value(w),
                                  .dy = tape.upstream(id),
                                  .dx = tape.grad(x),
@@ -75,11 +75,17 @@ Routing route(Tape& tape, const Var& logits, ParamId bias, int64_t k, const Rout
 Var dispatch(Tape& tape, const Var& x, const Routing& r) {
   const Var xs = tape.make(x.value.dtype, {r.place.value.numel(), x.value.dim(1)});
   dispatch_forward(tape.ctx(), {.x = x.value, .place = r.place.value, .xs = xs.value});
-  // The shape of x is captured, not its value.
-  tape.record("dispatch", xs, [&tape, x_id = x.id, like = x.value, place = r.place, id = xs.id] {
-    dispatch_backward(
-        tape.ctx(), {.dxs = tape.upstream(id), .place = place.value, .dx = tape.grad(x_id, like)});
-  });
+  // The shape of x is captured for backward, not its value.
+  tape.record(
+      "dispatch", xs,
+      [&tape, x_id = x.id, like = x.value, place = r.place, id = xs.id] {
+        dispatch_backward(
+            tape.ctx(),
+            {.dxs = tape.upstream(id), .place = place.value, .dx = tape.grad(x_id, like)});
+      },
+      [&tape, x = tape.keep(x), place = r.place](const Tensor& out) {
+        dispatch_forward(tape.ctx(), {.x = tape.value(x), .place = place.value, .xs = out});
+      });
   return xs;
 }
 
@@ -88,8 +94,8 @@ Var grouped_linear(Tape& tape, const Var& x, ParamId w, const Routing& r) {
   const Var y = tape.make(x.value.dtype, {x.value.dim(0), weight.dim(1)});
   grouped_linear_forward(tape.ctx(),
                          {.x = x.value, .w = weight, .offsets = r.offsets.value, .y = y.value});
-  tape.record("grouped_linear", y, [&tape, x, w, offsets = r.offsets, id = y.id] {
-    grouped_linear_backward(tape.ctx(), {.x = x.value,
+  tape.record("grouped_linear", y, [&tape, x = tape.keep(x), w, offsets = r.offsets, id = y.id] {
+    grouped_linear_backward(tape.ctx(), {.x = tape.value(x),
                                          .w = tape.params().value(w),
                                          .offsets = offsets.value,
                                          .dy = tape.upstream(id),
@@ -104,14 +110,15 @@ Var combine(Tape& tape, const Var& ys, const Routing& r) {
   combine_forward(
       tape.ctx(),
       {.ys = ys.value, .weights = r.weights.value, .place = r.place.value, .y = y.value});
-  tape.record("combine", y, [&tape, ys, weights = r.weights, place = r.place, id = y.id] {
-    combine_backward(tape.ctx(), {.ys = ys.value,
-                                  .weights = weights.value,
-                                  .place = place.value,
-                                  .dy = tape.upstream(id),
-                                  .dys = tape.grad(ys),
-                                  .dweights = tape.grad(weights)});
-  });
+  tape.record("combine", y,
+              [&tape, ys = tape.keep(ys), weights = r.weights, place = r.place, id = y.id] {
+                combine_backward(tape.ctx(), {.ys = tape.value(ys),
+                                              .weights = weights.value,
+                                              .place = place.value,
+                                              .dy = tape.upstream(id),
+                                              .dys = tape.grad(ys),
+                                              .dweights = tape.grad(weights)});
+              });
   return y;
 }
 

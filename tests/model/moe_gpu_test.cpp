@@ -142,7 +142,7 @@ TEST_F(MoeModelGpu, RunsAndRecomputationChangeNoBit) {
   const double loss = gpu.pass(documents, Recompute::none);
   const std::vector<Buffer> g = gpu.gradients();
   const Buffer counts = on(Device::cpu, gpu.stats->expert_counts());
-  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
     gpu.stats->start_step(gpu_ctx);
     EXPECT_EQ(gpu.pass(documents, recompute), loss);
     const std::vector<Buffer> again = gpu.gradients();
@@ -159,7 +159,7 @@ TEST_F(MoeModelGpu, PlannedMemoryIsUsed) {
   GpuContext gpu_ctx;
   Model gpu(gpu_ctx);
   const Documents documents({40, 1, 130, 64, 65, 212});
-  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
     gpu_ctx.arena.reset_peak();
     gpu.pass(documents, recompute);
     Arena plan = Arena::plan(Device::cuda);

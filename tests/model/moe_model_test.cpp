@@ -41,6 +41,7 @@ TEST_F(MoeModel, ThreadsAndRecomputationChangeNoBit) {
   const std::vector<double> one = trained(1, Recompute::none);
   EXPECT_TRUE(one == trained(2, Recompute::none));
   EXPECT_TRUE(one == trained(3, Recompute::none));
+  EXPECT_TRUE(one == trained(2, Recompute::selective));
   EXPECT_TRUE(one == trained(2, Recompute::block));
 }
 
