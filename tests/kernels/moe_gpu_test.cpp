@@ -189,7 +189,7 @@ TEST_F(MoeGpu, RouteAgreesWithReferenceInF64) {
   for (const RouteParams& law : kLaws)
     for (const auto& [E, k] :
          {std::pair<int64_t, int64_t>{1, 1}, {5, 2}, {64, 6}, {200, 8}, {1000, 32}})
-      for (int64_t N : {1, 70}) expect_gpu_near_reference(route_case(E, k, law), N);
+      for (int64_t N : {1, 33}) expect_gpu_near_reference(route_case(E, k, law), N);
   expect_gpu_op_promises(route_case(64, 8, kLaws[0]));
 }
 
@@ -324,8 +324,8 @@ TEST_F(MoeGpu, RowsAgreeWithReferenceInF64) {
 TEST_F(MoeGpu, GroupedLinearAgreesWithReferenceInF64) {
   for (const auto& [D, F] :
        {std::pair<int64_t, int64_t>{64, 256}, {8, 16}, {200, 328}, {19, 131}, {1, 1}})
-    for (int64_t N : {1, 3, 500}) expect_gpu_near_reference(grouped_case(D, F), N);
-  expect_gpu_near_reference(grouped_case(520, 136), 700);
+    for (int64_t N : {3, 290}) expect_gpu_near_reference(grouped_case(D, F), N);
+  expect_gpu_near_reference(grouped_case(520, 136), 500);
 }
 
 TEST_F(MoeGpu, GroupedLinearKeepsTheOpPromises) {
@@ -336,7 +336,7 @@ TEST_F(MoeGpu, GroupedLinearKeepsTheOpPromises) {
 // Small integers: every product and sum is exact; many tiles for every CTA, unequal experts.
 TEST_F(MoeGpu, GroupedLinearIsExactInIntegers) {
   const GpuContext& gpu = GpuContext::shared();
-  const int64_t N = 3000, D = 320, F = 264;
+  const int64_t N = 1500, D = 320, F = 264;
   const GpuCase c = grouped_case(D, F);
   OpProblem got = c.make({.N = N}), want = c.make({.dtype = DType::f32, .N = N});
   for (const char* name : {"x", "w", "dy"})

@@ -127,17 +127,23 @@ __device__ inline void multiply(Shared& s, Ring& ring, const GroupedTile& t, int
   if (before >= 0 && threadIdx.x % 128 == 0) s.empty[before].arrive();
 }
 
-// A warp's 16 rows through shared memory, 64 columns at a time, so that rows are written in pieces
-// of 128 bytes.
-__device__ inline void write_rows(void* memory, const GroupedArgs& args, const GroupedTile& t,
-                                  int N, const float (&c)[128]) {
+// What a warp writes: its 16 rows of the tile, of which `rows` are the expert's (also fewer than 0,
+// or more), and the columns n .. N - 1.
+template <class T>
+struct WarpRows {
+  T* data;  // of the first row
+  int64_t stride;
+  int rows, n, N;
+};
+
+// Rounded, through shared memory, 64 columns at a time: pieces of 128 bytes of a row.
+__device__ inline void write_rows(void* memory, const WarpRows<bf16>& out, const float (&c)[128]) {
   auto* stage = static_cast<bf16*>(memory);
-  const int lane = threadIdx.x % 32, first = t.m + threadIdx.x / 32 * 16;
-  bf16* out = static_cast<bf16*>(args.out) + int64_t(t.begin + first) * args.stride;
+  const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int part = 0; part < kN / 64; ++part) {
-    const int n = t.n + part * 64;
-    if (n >= N) continue;
+    const int n = out.n + part * 64;
+    if (n >= out.N) continue;
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
       const float* v = c + (part * 8 + j) * 4;
@@ -149,16 +155,9 @@ __device__ inline void write_rows(void* memory, const GroupedArgs& args, const G
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = i * 4 + lane / 8, column = lane % 8 * 8;
-      if (first + row >= t.rows || n + column >= N) continue;
-      bf16* p = out + row * args.stride + n + column;
-      const bf16* from = stage + row * kLd + column;
-      if (args.add) {
-        float v[8];
-        load(v, from);
-        put(p, v, true);
-      } else {
-        *reinterpret_cast<uint4*>(p) = *reinterpret_cast<const uint4*>(from);
-      }
+      if (row < out.rows && n + column < out.N)
+        *reinterpret_cast<uint4*>(out.data + row * out.stride + n + column) =
+            *reinterpret_cast<const uint4*>(stage + row * kLd + column);
     }
     __syncwarp();
   }
@@ -166,25 +165,28 @@ __device__ inline void write_rows(void* memory, const GroupedArgs& args, const G
 
 // Four elements of dw. Added ones go to memory as "add this", so that no thread waits for what is
 // there: each element has one thread in a launch, so it is old + new whatever the order.
-__device__ inline void put_sums(float* p, const float4& v, bool add) {
+__device__ inline void put_sums(float* p, float (&v)[4], bool add) {
   if (add)
-    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v.x),
-                 "f"(v.y), "f"(v.z), "f"(v.w)
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v[0]),
+                 "f"(v[1]), "f"(v[2]), "f"(v[3])
                  : "memory");
   else
-    *reinterpret_cast<float4*>(p) = v;
+    store(p, v);
+}
+__device__ inline void put_sums(bf16* p, float (&v)[4], bool add) {
+  put(p, v, add);
 }
 
-// The same for f32, 32 columns at a time.
-__device__ inline void write_weight(void* memory, const GroupedArgs& args, const GroupedTile& t,
-                                    const float (&c)[128]) {
+// The sums themselves through shared memory, 32 columns at a time.
+template <class T>
+__device__ inline void write_sums(void* memory, const WarpRows<T>& out, bool add,
+                                  const float (&c)[128]) {
   auto* sums = static_cast<float*>(memory);
-  const int lane = threadIdx.x % 32, first = t.m + threadIdx.x / 32 * 16;
-  float* out = static_cast<float*>(args.out) + (int64_t(t.expert) * args.F + first) * args.stride;
+  const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int part = 0; part < kN / 32; ++part) {
-    const int n = t.n + part * 32;
-    if (n >= args.D) continue;
+    const int n = out.n + part * 32;
+    if (n >= out.N) continue;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const float* v = c + (part * 4 + j) * 4;
@@ -196,11 +198,31 @@ __device__ inline void write_weight(void* memory, const GroupedArgs& args, const
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = i * 4 + lane / 8, column = lane % 8 * 4;
-      if (first + row < args.F && n + column < args.D)
-        put_sums(out + row * args.stride + n + column,
-                 *reinterpret_cast<const float4*>(sums + row * kLdSums + column), args.add);
+      float v[4];
+      load(v, sums + row * kLdSums + column);
+      if (row < out.rows && n + column < out.N)
+        put_sums(out.data + row * out.stride + n + column, v, add);
     }
     __syncwarp();
+  }
+}
+
+template <Product product>
+__device__ inline void write(void* memory, const GroupedArgs& args, const GroupedTile& t,
+                             const float (&c)[128]) {
+  const int first = t.m + int(threadIdx.x) / 32 * 16;
+  if constexpr (product == Product::weight) {
+    float* out = static_cast<float*>(args.out);
+    out += (int64_t(t.expert) * args.F + first) * args.stride;
+    write_sums<float>(memory, {out, args.stride, args.F - first, t.n, args.D}, args.add, c);
+  } else {
+    bf16* out = static_cast<bf16*>(args.out) + int64_t(t.begin + first) * args.stride;
+    const int N = product == Product::forward ? args.F : args.D;
+    const WarpRows<bf16> rows{out, args.stride, t.rows - first, t.n, N};
+    if (product == Product::data && args.add)
+      write_sums(memory, rows, true, c);
+    else
+      write_rows(memory, rows, c);
   }
 }
 
@@ -235,11 +257,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       float c[128] = {};  // stays for an expert without rows
       const int steps = steps_of<product>(args, t);
       multiply<product>(s, ring, t, steps, c);
-      if constexpr (product == Product::weight)
-        write_weight(s.out[threadIdx.x / 32], args, t, c);
-      else
-        write_rows(s.out[threadIdx.x / 32], args, t, product == Product::forward ? args.F : args.D,
-                   c);
+      write<product>(s.out[threadIdx.x / 32], args, t, c);
     }
   }
 }
