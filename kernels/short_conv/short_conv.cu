@@ -75,10 +75,20 @@ struct Window {
   }
 };
 
-constexpr int kGroup = 4;  // rows that are fetched together
+// Rows that are fetched together, while those before them are worked on.
+constexpr int kGroup = 4;
+template <int E>
+struct Group {
+  Packed<E> row[kGroup];
+  __device__ void fetch(Rows from, int c, int begin, int end) {
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i)
+      if (begin + i < end) row[i].fetch(from[begin + i] + c);
+  }
+};
 
 template <int E, int kTaps>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kWarps, 4)
     forward_kernel(Rows x, const bf16* w, const int* cu, int documents, Rows y, int N, int C,
                    int W) {
   const int c = (blockIdx.x * 32 + threadIdx.x) * E;
@@ -88,18 +98,18 @@ __global__ void __launch_bounds__(32 * kWarps)
   Window<E, kTaps> in;
   in.load_taps(w, c, W);
   in.fill_before(x, c, r0);
+  Group<E> now, next;
+  next.fetch(x, c, r0, r1);
   for (int g = r0; g < r1; g += kGroup) {
-    Packed<E> next[kGroup];
-#pragma unroll
-    for (int i = 0; i < kGroup; ++i)
-      if (g + i < r1) next[i].fetch(x[g + i] + c);
+    now = next;
+    next.fetch(x, c, g + kGroup, r1);
 #pragma unroll
     for (int i = 0; i < kGroup; ++i) {
       const int r = g + i;
       if (r >= r1) break;
       at.move_to(r);
       float row[E], z[E];
-      next[i].unpack(row);
+      now.row[i].unpack(row);
       in.push(row);
       in.convolve(z, r - at.begin);
 #pragma unroll
@@ -112,7 +122,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 // dx of a block of rows, and its part of dw [W, C]; a warp kWarpRows of them. dz of a row goes into
 // dx of the rows before it: `pending[d]` is dx of the row d before, complete when it leaves.
 template <int E, int kTaps>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kWarps, 4)
     backward_kernel(Rows x, const bf16* w, const int* cu, int documents, Rows dy, Rows dx,
                     int add_dx, float* parts, int N, int C, int W) {
   __shared__ float sums[kWarps][kTaps * E][33];
@@ -126,11 +136,11 @@ __global__ void __launch_bounds__(32 * kWarps)
     in.fill_before(x, c, r0);
     float pending[kTaps][E] = {};
     const int stop = min(r1 + kTaps - 1, N);
+    Group<E> now, next, d_now, d_next;
+    next.fetch(x, c, r0, stop), d_next.fetch(dy, c, r0, stop);
     for (int g = r0; g < r1 + kTaps - 1; g += kGroup) {
-      Packed<E> next[kGroup], upstream[kGroup];
-#pragma unroll
-      for (int i = 0; i < kGroup; ++i)
-        if (g + i < stop) next[i].fetch(x[g + i] + c), upstream[i].fetch(dy[g + i] + c);
+      now = next, d_now = d_next;
+      next.fetch(x, c, g + kGroup, stop), d_next.fetch(dy, c, g + kGroup, stop);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i) {
         const int r = g + i;
@@ -138,7 +148,7 @@ __global__ void __launch_bounds__(32 * kWarps)
           at.move_to(r);
           const int age = r - at.begin;
           float row[E], z[E], d_row[E];
-          next[i].unpack(row), upstream[i].unpack(d_row);
+          now.row[i].unpack(row), d_now.row[i].unpack(d_row);
           in.push(row);
           in.convolve(z, age);
 #pragma unroll
