@@ -29,6 +29,10 @@ inline Rows rows_of(const Tensor& t) {
   return {t.as<bf16>(), t.stride[0]};
 }
 
+inline Rows rows_or_none(const Tensor& t) {
+  return t ? rows_of(t) : Rows{nullptr, 0};
+}
+
 // Do these tensors (those that exist) start on 16 bytes, and so does every row?
 inline bool rows_aligned(std::initializer_list<Tensor> tensors) {
   for (const Tensor& t : tensors) {

@@ -12,25 +12,32 @@ namespace sluice::cpu {
 
 constexpr int64_t kRows = kGatedRmsNormBlockRows;
 
+// y of one head of one token, from the norm's r; for both passes.
+template <class T, class Args>
+static void head_output(const Args& a, int64_t n, int64_t h, T r) {
+  const int64_t C = a.x.dim(2);
+  const T *x = a.x.template row<T>(n) + h * C, *w = a.w.template as<T>();
+  T* y = a.y.template row<T>(n) + h * C;
+  for (int64_t c = 0; c < C; ++c) y[c] = x[c] * r * w[c];
+  if (!a.gate) return;
+  const T* g = a.gate.template row<T>(n) + h * C;
+  if (a.activation == GateActivation::sigmoid)
+    for (int64_t c = 0; c < C; ++c) y[c] *= fast_sigmoid(g[c]);
+  else
+    for (int64_t c = 0; c < C; ++c) y[c] *= fast_silu(g[c]);
+}
+
 void gated_rmsnorm_forward(const Context& ctx, const GatedRmsNormForward& a) {
   const int64_t N = a.x.dim(0), H = a.x.dim(1), C = a.x.dim(2);
   for_float_type(a.x, [&]<class T>(T) {
     parallel_for(ctx, (N + kRows - 1) / kRows, [&](int64_t block) {
-      const T* w = a.w.as<T>();
       for (int64_t n = block * kRows; n < std::min(N, (block + 1) * kRows); ++n)
         for (int64_t h = 0; h < H; ++h) {
           const T* x = a.x.row<T>(n) + h * C;
-          T* y = a.y.row<T>(n) + h * C;
           const T sum = lane_sum<T>(C, [&](int64_t c) { return x[c] * x[c]; });
           const T r = 1 / std::sqrt(sum / T(C) + T(a.eps));
           a.rstd.row<T>(n)[h] = r;
-          for (int64_t c = 0; c < C; ++c) y[c] = x[c] * r * w[c];
-          if (!a.gate) continue;
-          const T* g = a.gate.row<T>(n) + h * C;
-          if (a.activation == GateActivation::sigmoid)
-            for (int64_t c = 0; c < C; ++c) y[c] *= fast_sigmoid(g[c]);
-          else
-            for (int64_t c = 0; c < C; ++c) y[c] *= fast_silu(g[c]);
+          head_output(a, n, h, r);
         }
     });
   });
@@ -42,6 +49,7 @@ static void head_backward(const GatedRmsNormBackward& a, int64_t n, int64_t h, T
   const int64_t C = a.x.dim(2);
   const T *x = a.x.row<T>(n) + h * C, *dy = a.dy.row<T>(n) + h * C, *w = a.w.as<T>();
   const T r = a.rstd.row<T>(n)[h];
+  if (a.y) head_output(a, n, h, r);
   if (a.gate) {
     const T* g = a.gate.row<T>(n) + h * C;
     T* dg = a.dgate.t.row<T>(n) + h * C;

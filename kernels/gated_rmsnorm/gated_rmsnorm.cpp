@@ -39,6 +39,7 @@ void gated_rmsnorm_backward(const Context& ctx, const GatedRmsNormBackward& a) {
   if (a.gate) check_shape(a.dgate.t, "dgate", {N, H, C}, a.x);
   SLUICE_CHECK(a.gate || !a.dgate, "dgate is ", to_string(a.dgate.t), " and there is no gate");
   check_shape(a.dw.t, "dw", {C}, a.w);
+  if (a.y) check_shape(a.y, "y", {N, H, C}, a.x);
   const int64_t rows = ctx.device == Device::cuda ? kGatedRmsNormCudaRows : kGatedRmsNormBlockRows;
   const ArenaTensor parts = scratch(ctx, a.w.dtype, {(N + rows - 1) / rows, C});
   if (ctx.mode == Mode::plan) return;

@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kThreads)
 template <bool aligned>
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(Rows x, Rows gate, const float* w, const float* rstd, Rows dy, Rows dx,
-                    int add_x, Rows dgate, int add_gate, float* parts, Shape s, int swish) {
+                    int add_x, Rows dgate, int add_gate, Rows y, float* parts, Shape s, int swish) {
   __shared__ float sums[kThreads][kE + 1];  // by thread
   const Lane<aligned> lane{int(threadIdx.x) % s.G, s.C};
   float wc[kE], dw[kE] = {};
@@ -105,6 +105,9 @@ __global__ void __launch_bounds__(kThreads)
     float v[kE], g[kE], d[kE];
     lane.load(v, x[n] + at), lane.load(d, dy[n] + at);
     const float r = there ? rstd[n * s.rstd_stride + unit % s.H] : 0;
+    float out[kE];
+#pragma unroll
+    for (int e = 0; e < kE; ++e) out[e] = v[e] * (r * wc[e]);
     if (gate.data) {
       lane.load(g, gate[n] + at);
 #pragma unroll
@@ -113,9 +116,11 @@ __global__ void __launch_bounds__(kThreads)
         const float slope = swish ? sg * (1 + g[e] * (1 - sg)) : sg * (1 - sg);
         g[e] = d[e] * v[e] * r * wc[e] * slope;
         d[e] *= u;
+        out[e] *= u;
       }
       if (there) lane.put(dgate[n] + at, g, add_gate);
     }
+    if (y.data && there) lane.put(y[n] + at, out, false);
     float dot = 0;
 #pragma unroll
     for (int e = 0; e < kE; ++e) dot += wc[e] * d[e] * v[e];
@@ -136,10 +141,6 @@ __global__ void __launch_bounds__(kThreads)
     for (int group = 0; group < per_cta; ++group) sum += sums[group * s.G + l][e];
     parts[int64_t(blockIdx.x) * s.C + c] = sum;
   }
-}
-
-Rows rows_or_none(const Tensor& t) {
-  return t ? rows_of(t) : Rows{nullptr, 0};
 }
 
 bool is_aligned(int64_t C, std::initializer_list<Tensor> tensors) {
@@ -166,14 +167,14 @@ void gated_rmsnorm_forward(const Context& ctx, const GatedRmsNormForward& a) {
 }
 
 void gated_rmsnorm_backward(const Context& ctx, const GatedRmsNormBackward& a, Tensor parts) {
-  const bool aligned = is_aligned(a.x.dim(2), {a.x, a.gate, a.dy, a.dx.t, a.dgate.t, a.w});
+  const bool aligned = is_aligned(a.x.dim(2), {a.x, a.gate, a.dy, a.dx.t, a.dgate.t, a.y, a.w});
   const Shape s = shape_of(a.x, a.rstd, aligned);
   if (parts.dim(0) > 0) {
     (aligned ? backward_kernel<true>
              : backward_kernel<false>)<<<unsigned(parts.dim(0)), kThreads, 0, ctx.stream>>>(
         rows_of(a.x), rows_or_none(a.gate), a.w.as<float>(), a.rstd.as<float>(), rows_of(a.dy),
-        rows_of(a.dx.t), a.dx.add, rows_or_none(a.dgate.t), a.dgate.add, parts.as<float>(), s,
-        a.activation == GateActivation::swish);
+        rows_of(a.dx.t), a.dx.add, rows_or_none(a.dgate.t), a.dgate.add, rows_or_none(a.y),
+        parts.as<float>(), s, a.activation == GateActivation::swish);
     SLUICE_LAUNCHED(ctx.stream);
   }
   sum_parts(ctx, parts, a.dw);

@@ -32,6 +32,7 @@ struct GatedRmsNormBackward {
   Grad dgate;               // out [N, H, C] T, if there is a gate
   Grad dw;                  // out [C]       S
   GateActivation activation = GateActivation::sigmoid;
+  Tensor y{};  // out [N, H, C] T, optional: that of forward once more, to the bit
 };
 
 void gated_rmsnorm_forward(const Context& ctx, const GatedRmsNormForward& a);

@@ -17,6 +17,17 @@ static double act_slope(double g, GateActivation kind) {
   return kind == GateActivation::sigmoid ? s * (1 - s) : s * (1 + g * (1 - s));
 }
 
+// y of one head of one token; for both passes.
+template <class T, class Args>
+static void head_output(const Args& a, int64_t n, int64_t h, double r) {
+  const int64_t C = a.x.dim(2);
+  for (int64_t c = 0; c < C; ++c) {
+    const double u = a.gate ? act(a.gate.template row<T>(n)[h * C + c], a.activation) : 1;
+    a.y.template row<T>(n)[h * C + c] =
+        T(a.x.template row<T>(n)[h * C + c] * r * a.w.template as<T>()[c] * u);
+  }
+}
+
 void gated_rmsnorm_forward(const Context&, const GatedRmsNormForward& a) {
   const int64_t N = a.x.dim(0), H = a.x.dim(1), C = a.x.dim(2);
   for_float_type(a.x, [&]<class T>(T) {
@@ -26,10 +37,7 @@ void gated_rmsnorm_forward(const Context&, const GatedRmsNormForward& a) {
         double sum = 0;
         for (int64_t c = 0; c < C; ++c) sum += double(x[c]) * x[c];
         const double r = 1 / std::sqrt(sum / double(C) + a.eps);
-        for (int64_t c = 0; c < C; ++c) {
-          const double u = a.gate ? act(a.gate.row<T>(n)[h * C + c], a.activation) : 1;
-          a.y.row<T>(n)[h * C + c] = T(x[c] * r * a.w.as<T>()[c] * u);
-        }
+        head_output<T>(a, n, h, T(r));
         a.rstd.row<T>(n)[h] = T(r);
       }
   });
@@ -44,6 +52,7 @@ void gated_rmsnorm_backward(const Context&, const GatedRmsNormBackward& a, Tenso
       for (int64_t h = 0; h < H; ++h) {
         const T *x = a.x.row<T>(n) + h * C, *dy = a.dy.row<T>(n) + h * C;
         const double r = a.rstd.row<T>(n)[h];
+        if (a.y) head_output<T>(a, n, h, r);
         double mean = 0;
         for (int64_t c = 0; c < C; ++c) {
           const double g = a.gate ? double(a.gate.row<T>(n)[h * C + c]) : 0;

@@ -43,10 +43,10 @@ void linear_forward(const Context& ctx, const LinearForward& a, const Tensor&) {
 }
 
 void linear_backward(const Context& ctx, const LinearBackward& a, const Tensor&) {
-  const int64_t N = a.x.dim(0), D = a.x.dim(1), F = a.w.dim(0);
+  const int64_t N = a.dy.dim(0), D = a.w.dim(1), F = a.w.dim(0);
   const int64_t tiles_n = a.dx ? (N + kRows - 1) / kRows : 0;
-  const int64_t tiles_f = (F + kOutputs - 1) / kOutputs;
-  for_float_type(a.x, [&]<class T>(T) {
+  const int64_t tiles_f = a.dw ? (F + kOutputs - 1) / kOutputs : 0;
+  for_float_type(a.w, [&]<class T>(T) {
     parallel_for(ctx, tiles_f + tiles_n, [&](int64_t tile) {
       if (tile < tiles_f) {  // dw first: its tiles are the longest
         const int64_t f = tile * kOutputs;

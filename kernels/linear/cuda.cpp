@@ -9,7 +9,7 @@ void linear_forward(const Context& ctx, const LinearForward& a, const Tensor& wo
 }
 
 void linear_backward(const Context& ctx, const LinearBackward& a, const Tensor& workspace) {
-  ctx.gemm->run(ctx, Transpose::yes, a.dy, Transpose::no, a.x, a.dw, workspace);
+  if (a.dw) ctx.gemm->run(ctx, Transpose::yes, a.dy, Transpose::no, a.x, a.dw, workspace);
   if (a.dx) ctx.gemm->run(ctx, Transpose::no, a.dy, Transpose::no, a.w, a.dx, workspace);
 }
 

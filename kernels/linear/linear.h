@@ -16,11 +16,11 @@ struct LinearForward {
   Tensor y;  // out [N, F] T, or the sums themselves, S
 };
 struct LinearBackward {
-  Tensor x;   // in  [N, D] T
+  Tensor x;   // in  [N, D] T, where dw is asked for
   Tensor w;   // in  [F, D] T
   Tensor dy;  // in  [N, F] T
   Grad dx;    // out [N, D] T, optional
-  Grad dw;    // out [F, D] S, summed over tokens in a fixed order
+  Grad dw;    // out [F, D] S, optional: summed over tokens in a fixed order
 };
 
 void linear_forward(const Context& ctx, const LinearForward& a);

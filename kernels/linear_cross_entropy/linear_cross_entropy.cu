@@ -45,11 +45,33 @@ struct Softmax {
   }
 };
 
-// CTA r: row r of logits, row n0 + r of the problem.
+// The gradient of a row's logits z; l is the row's lse.
+__device__ void write_gradient(const float* z, bf16* g, int V, int target, float l, float scale,
+                               float z_loss) {
+  if (target == kIgnoreIndex) scale = 0;
+  const float of_p = scale * (1 + 2 * z_loss * l);
+  const auto at = [&](float logit, int v) {
+    return scale == 0 ? 0 : of_p * __expf(logit - l) - (v == target ? scale : 0);
+  };
+  if (V % 2 == 0) {  // then rows of z and g are aligned for pairs
+#pragma unroll 4
+    for (int v = 2 * threadIdx.x; v < V; v += 2 * kThreads) {
+      const float2 pair = *reinterpret_cast<const float2*>(z + v);
+      const float x[2] = {at(pair.x, v), at(pair.y, v + 1)};
+      store(g + v, x);
+    }
+    return;
+  }
+  for (int v = threadIdx.x; v < V; v += kThreads) g[v] = __float2bfloat16(at(z[v], v));
+}
+
+// CTA r: row r of logits, row n0 + r of the problem. With a gradient, it is that for dloss = 1; the
+// row is read from cache for it.
 __global__ void __launch_bounds__(kThreads)
     loss_kernel(const float* logits, int V, const int* targets, float* lse, float* nll,
-                int* predicted) {
+                int* predicted, bf16* gradient, const double* loss_scale, float z_loss) {
   __shared__ Softmax warps[kThreads / 32];
+  __shared__ float lse_of_row;
   const float* z = logits + int64_t(blockIdx.x) * V;
   Softmax mine;
   constexpr int kAtOnce = 8;
@@ -63,13 +85,18 @@ __global__ void __launch_bounds__(kThreads)
   for (int offset = 16; offset > 0; offset /= 2) mine.meet(mine.from_lane(offset));
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int w = 1; w < kThreads / 32; ++w) mine.meet(warps[w]);
-  const float l = mine.top + logf(mine.sum);
   const int t = targets[blockIdx.x];
-  lse[blockIdx.x] = l;
-  nll[blockIdx.x] = t == kIgnoreIndex ? 0 : l - z[t];
-  if (predicted) predicted[blockIdx.x] = mine.id < V ? mine.id : 0;
+  if (threadIdx.x == 0) {
+    for (int w = 1; w < kThreads / 32; ++w) mine.meet(warps[w]);
+    const float l = mine.top + logf(mine.sum);
+    lse[blockIdx.x] = lse_of_row = l;
+    nll[blockIdx.x] = t == kIgnoreIndex ? 0 : l - z[t];
+    if (predicted) predicted[blockIdx.x] = mine.id < V ? mine.id : 0;
+  }
+  if (!gradient) return;
+  __syncthreads();
+  write_gradient(z, gradient + int64_t(blockIdx.x) * V, V, t, lse_of_row, float(*loss_scale),
+                 z_loss);
 }
 
 // One CTA: the sums over tokens in f64, thread by thread, then a fixed tree.
@@ -90,31 +117,38 @@ __global__ void __launch_bounds__(1024)
 __global__ void __launch_bounds__(kThreads)
     gradient_kernel(const float* logits, bf16* gradient, int V, const int* targets,
                     const float* lse, const double* dloss, const double* loss_scale, float z_loss) {
-  const float* z = logits + int64_t(blockIdx.x) * V;
-  bf16* g = gradient + int64_t(blockIdx.x) * V;
-  const int t = targets[blockIdx.x];
-  const float scale = t == kIgnoreIndex ? 0 : float(*dloss * *loss_scale), l = lse[blockIdx.x];
-  const float of_p = scale * (1 + 2 * z_loss * l);
-#pragma unroll 4
-  for (int v = threadIdx.x; v < V; v += kThreads) {
-    const float x = scale == 0 ? 0 : of_p * __expf(z[v] - l) - (v == t ? scale : 0);
-    g[v] = __float2bfloat16(x);
-  }
+  const int64_t row = int64_t(blockIdx.x) * V;
+  write_gradient(logits + row, gradient + row, V, targets[blockIdx.x], lse[blockIdx.x],
+                 float(*dloss * *loss_scale), z_loss);
 }
 
 }  // namespace
 
+// dh and dw of rows `begin` on, of whose logits `g` is the gradient.
+static void products(const Context& ctx, const Tensor& h, const Tensor& w, const Tensor& g,
+                     const Grad& dh, Grad dw, int64_t begin, const Tensor& workspace) {
+  const int64_t rows = g.dim(0);
+  dw.add |= begin > 0;
+  ctx.gemm->run(ctx, Transpose::no, g, Transpose::no, w, {dh.t.rows(begin, rows), dh.add},
+                workspace);
+  ctx.gemm->run(ctx, Transpose::yes, g, Transpose::no, h.rows(begin, rows), dw, workspace);
+}
+
 void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyForward& a,
-                                  Tensor logits, Tensor nll, Tensor workspace) {
+                                  Tensor logits, Tensor gradient, Tensor nll, Tensor workspace) {
   const int64_t N = a.h.dim(0), V = a.w.dim(0);
+  if (N == 0 && a.dw)  // a product of no rows: zeros, or nothing
+    ctx.gemm->run(ctx, Transpose::yes, gradient, Transpose::no, a.h, a.dw, workspace);
   for (int64_t begin = 0; begin < N; begin += logits.dim(0)) {
     const int64_t rows = std::min(N - begin, logits.dim(0));
     ctx.gemm->run(ctx, Transpose::no, a.h.rows(begin, rows), Transpose::yes, a.w,
                   {logits.rows(0, rows)}, workspace);
     loss_kernel<<<unsigned(rows), kThreads, 0, ctx.stream>>>(
         logits.as<float>(), int(V), a.targets.as<int32_t>() + begin, a.lse.as<float>() + begin,
-        nll.as<float>() + begin, a.predicted ? a.predicted.as<int32_t>() + begin : nullptr);
+        nll.as<float>() + begin, a.predicted ? a.predicted.as<int32_t>() + begin : nullptr,
+        a.dh ? gradient.as<bf16>() : nullptr, a.loss_scale.as<double>(), float(a.z_loss));
     SLUICE_LAUNCHED(ctx.stream);
+    if (a.dh) products(ctx, a.h, a.w, gradient.rows(0, rows), {a.dh}, a.dw, begin, workspace);
   }
   total_kernel<<<1, 1024, 0, ctx.stream>>>(
       nll.as<float>(), a.lse.as<float>(), a.targets.as<int32_t>(), N, a.loss_scale.as<double>(),
@@ -129,17 +163,15 @@ void linear_cross_entropy_backward(const Context& ctx, const LinearCrossEntropyB
     ctx.gemm->run(ctx, Transpose::yes, gradient, Transpose::no, a.h, a.dw, workspace);
   for (int64_t begin = 0; begin < N; begin += logits.dim(0)) {
     const int64_t rows = std::min(N - begin, logits.dim(0));
-    const Tensor h = a.h.rows(begin, rows), g = gradient.rows(0, rows);
-    ctx.gemm->run(ctx, Transpose::no, h, Transpose::yes, a.w, {logits.rows(0, rows)}, workspace);
+    const Tensor g = gradient.rows(0, rows);
+    ctx.gemm->run(ctx, Transpose::no, a.h.rows(begin, rows), Transpose::yes, a.w,
+                  {logits.rows(0, rows)}, workspace);
     gradient_kernel<<<unsigned(rows), kThreads, 0, ctx.stream>>>(
         logits.as<float>(), g.as<bf16>(), int(V), a.targets.as<int32_t>() + begin,
         a.lse.as<float>() + begin, a.dloss.as<double>(), a.loss_scale.as<double>(),
         float(a.z_loss));
     SLUICE_LAUNCHED(ctx.stream);
-    ctx.gemm->run(ctx, Transpose::no, g, Transpose::no, a.w, {a.dh.t.rows(begin, rows), a.dh.add},
-                  workspace);
-    ctx.gemm->run(ctx, Transpose::yes, g, Transpose::no, h, {a.dw.t, a.dw.add || begin > 0},
-                  workspace);
+    products(ctx, a.h, a.w, g, a.dh, a.dw, begin, workspace);
   }
 }
 

@@ -31,6 +31,10 @@ struct LinearCrossEntropyForward {
   // with a NaN among its logits gets some id.
   Tensor predicted{};
   double z_loss = 0;
+  // Optional, both or none: the gradients for dloss = 1, while the logits are there. Instead of
+  // backward, which makes them again.
+  Tensor dh{};  // out [N, D] T, rows may be strided
+  Grad dw{};    // out [V, D] S, summed over tokens in a fixed order
 };
 struct LinearCrossEntropyBackward {
   Tensor h, w, targets, loss_scale, lse;  // as in forward
@@ -43,7 +47,7 @@ struct LinearCrossEntropyBackward {
 void linear_cross_entropy_forward(const Context& ctx, const LinearCrossEntropyForward& a);
 void linear_cross_entropy_backward(const Context& ctx, const LinearCrossEntropyBackward& a);
 
-// Rows of logits that exist at a time in backward, for all of V.
+// Rows of logits that exist at a time, for all of V.
 constexpr int64_t kCrossEntropyRows = 512;
 constexpr int64_t kCrossEntropyCudaRows = 2048;  // dw is read and written once for so many
 

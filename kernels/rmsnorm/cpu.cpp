@@ -34,6 +34,7 @@ void rmsnorm_backward(const Context& ctx, const RmsNormBackward& a, Tensor parts
         const T *x = a.x.row<T>(n), *dy = a.dy.row<T>(n), *w = a.w.as<T>();
         T* dx = a.dx.t.row<T>(n);
         const T r = a.rstd.as<T>()[n];
+        for (int64_t c = 0; a.y && c < C; ++c) a.y.row<T>(n)[c] = x[c] * r * w[c];
         const T dot = lane_sum<T>(C, [&](int64_t c) { return w[c] * dy[c] * x[c]; });
         const T k = r * r * dot / T(C);
         for (int64_t c = 0; c < C; ++c) {

@@ -16,8 +16,9 @@ void rmsnorm_forward(const Context&, const RmsNormForward& a) {
       double sum = 0;
       for (int64_t c = 0; c < C; ++c) sum += double(x[c]) * x[c];
       const double r = 1 / std::sqrt(sum / double(C) + a.eps);
-      for (int64_t c = 0; c < C; ++c) a.y.row<T>(n)[c] = T(x[c] * r * a.w.as<T>()[c]);
       a.rstd.as<T>()[n] = T(r);
+      for (int64_t c = 0; c < C; ++c)
+        a.y.row<T>(n)[c] = T(x[c] * double(a.rstd.as<T>()[n]) * a.w.as<T>()[c]);
     }
   });
 }
@@ -29,6 +30,7 @@ void rmsnorm_backward(const Context&, const RmsNormBackward& a, Tensor) {
     for (int64_t n = 0; n < N; ++n) {
       const T *x = a.x.row<T>(n), *dy = a.dy.row<T>(n), *w = a.w.as<T>();
       const double r = a.rstd.as<T>()[n];
+      for (int64_t c = 0; a.y && c < C; ++c) a.y.row<T>(n)[c] = T(x[c] * r * w[c]);
       double mean = 0;  // mean_c(w * dy * x)
       for (int64_t c = 0; c < C; ++c) mean += double(w[c]) * dy[c] * x[c] / double(C);
       for (int64_t c = 0; c < C; ++c) {

@@ -32,6 +32,7 @@ void rmsnorm_backward(const Context& ctx, const RmsNormBackward& a) {
   check_shape(a.dy, "dy", {N, C}, a.x);
   check_shape(a.dx.t, "dx", {N, C}, a.x);
   check_shape(a.dw.t, "dw", {C}, a.w);
+  if (a.y) check_shape(a.y, "y", {N, C}, a.x);
   const int64_t rows = ctx.device == Device::cuda ? kRmsNormCudaRows : kRmsNormBlockRows;
   const ArenaTensor parts = scratch(ctx, a.w.dtype, {(N + rows - 1) / rows, C});
   if (ctx.mode == Mode::plan) return;

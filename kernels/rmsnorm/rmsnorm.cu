@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 template <int K, int R>
 __global__ void __launch_bounds__(32 * kWarps)
     backward_rows_kernel(Rows x, const float* w, const float* rstd, Rows dy, Rows dx, int add_dx,
-                         float* parts, int64_t N, int C) {
+                         Rows y, float* parts, int64_t N, int C) {
   __shared__ float warps[2][R][kWarps];
   const int64_t begin = int64_t(blockIdx.x) * kRows, end = min(begin + kRows, N);
   const int c0 = threadIdx.x * 8, step = blockDim.x * 8;
@@ -118,14 +118,16 @@ __global__ void __launch_bounds__(32 * kWarps)
       for (int k = 0; k < K; ++k) {
         const int c = c0 + k * step;
         if (c >= C) continue;
-        float g[8];
+        float g[8], out[8];
         in[r][k].unpack(xv), up[r][k].unpack(d), old[r][k].unpack(g);
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
+          out[e] = xv[e] * s * wc[k][e];
           g[e] += s * (wc[k][e] * d[e] - xv[e] * mean);
           dw[k][e] += d[e] * xv[e] * s;
         }
         store(dx[n + r] + c, g);
+        if (y.data) store(y[n + r] + c, out);
       }
     }
   }
@@ -164,7 +166,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 // channels, down the rows: dx, and this block's part of dw [C] in row order.
 template <int E>
 __global__ void __launch_bounds__(32 * kWarps)
-    backward_kernel(Rows x, const float* w, const float* rstd, Rows dy, Rows dx, int add_dx,
+    backward_kernel(Rows x, const float* w, const float* rstd, Rows dy, Rows dx, int add_dx, Rows y,
                     float* parts, int64_t N, int C) {
   __shared__ float k[kRows], r[kRows];
   const int64_t begin = int64_t(blockIdx.x) * kRows;
@@ -191,14 +193,16 @@ __global__ void __launch_bounds__(32 * kWarps)
     load(wc, w + c);
 #pragma unroll 4
     for (int i = 0; i < count; ++i) {
-      float xv[E], dyv[E], g[E];
+      float xv[E], dyv[E], g[E], out[E];
       load(xv, x[begin + i] + c), load(dyv, dy[begin + i] + c);
 #pragma unroll
       for (int e = 0; e < E; ++e) {
+        out[e] = xv[e] * r[i] * wc[e];
         g[e] = r[i] * (wc[e] * dyv[e] - xv[e] * k[i]);
         dw[e] += dyv[e] * xv[e] * r[i];
       }
       put(dx[begin + i] + c, g, add_dx);
+      if (y.data) store(y[begin + i] + c, out);
     }
     store(parts + int64_t(blockIdx.x) * C + c, dw);
   }
@@ -234,7 +238,7 @@ void rmsnorm_forward(const Context& ctx, const RmsNormForward& a) {
 void rmsnorm_backward(const Context& ctx, const RmsNormBackward& a, Tensor parts) {
   const int64_t N = a.x.dim(0), blocks = parts.dim(0), C = a.x.dim(1);
   if (blocks > 0) {
-    const bool aligned = C % 8 == 0 && rows_aligned({a.x, a.dy, a.dx.t, a.w, parts});
+    const bool aligned = C % 8 == 0 && rows_aligned({a.x, a.dy, a.dx.t, a.y, a.w, parts});
     const bool whole = aligned && C <= kWholeRow;
     const int K = C <= 2048 ? 1 : C <= 4096 ? 2 : 4;
     const auto kernel = !aligned ? backward_kernel<1>
@@ -245,7 +249,7 @@ void rmsnorm_backward(const Context& ctx, const RmsNormBackward& a, Tensor parts
     const dim3 threads = whole ? dim3(threads_for(C, K)) : dim3(32, kWarps);
     kernel<<<unsigned(blocks), threads, 0, ctx.stream>>>(
         rows_of(a.x), a.w.as<float>(), a.rstd.as<float>(), rows_of(a.dy), rows_of(a.dx.t), a.dx.add,
-        parts.as<float>(), N, int(C));
+        rows_or_none(a.y), parts.as<float>(), N, int(C));
     SLUICE_LAUNCHED(ctx.stream);
   }
   sum_parts(ctx, parts, a.dw);

@@ -30,6 +30,7 @@ struct RmsNormBackward {
   Tensor dy;    // in  [N, C]  T
   Grad dx;      // out [N, C]  T
   Grad dw;      // out [C]     S  summed over blocks of rows in a fixed order
+  Tensor y{};   // out [N, C]  T  optional: that of forward once more, to the bit
 };
 
 // Both return once the work is queued on ctx.stream. Both throw sluice::Error on a broken contract.

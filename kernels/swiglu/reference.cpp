@@ -17,8 +17,9 @@ void swiglu_forward(const Context&, const SwigluForward& a) {
   });
 }
 
-void swiglu_backward(const Context&, const SwigluBackward& a) {
+void swiglu_backward(const Context& ctx, const SwigluBackward& a) {
   const int64_t F = a.dy.dim(1);
+  if (a.y) reference::swiglu_forward(ctx, {.gate_up = a.gate_up, .y = a.y});
   for_float_type(a.dy, [&]<class T>(T) {
     for (int64_t n = 0; n < a.dy.dim(0); ++n)
       for (int64_t f = 0; f < F; ++f) {

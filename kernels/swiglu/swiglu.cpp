@@ -29,6 +29,7 @@ void swiglu_backward(const Context& ctx, const SwigluBackward& a) {
   check_shape(a.gate_up, "gate_up", {N, 2 * F}, a.gate_up.dtype, ctx.device);
   check_shape(a.dy, "dy", {N, F}, a.gate_up);
   check_shape(a.dgate_up.t, "dgate_up", {N, 2 * F}, a.gate_up);
+  if (a.y) check_shape(a.y, "y", {N, F}, a.gate_up);
   if (ctx.mode == Mode::plan) return;
   SLUICE_DISPATCH(swiglu_backward, ctx, a);
 }

@@ -17,6 +17,7 @@ struct SwigluBackward {
   Tensor gate_up;  // in  [N, 2F] T
   Tensor dy;       // in  [N, F]  T
   Grad dgate_up;   // out [N, 2F] T
+  Tensor y{};      // out [N, F]  T, optional: that of forward once more, to the bit
 };
 
 void swiglu_forward(const Context& ctx, const SwigluForward& a);

@@ -28,11 +28,20 @@ Var linear(Tape& tape, const Var& x, ParamId w) {
   linear_forward(tape.ctx(), {.x = x.value, .w = weight, .y = y.value});
   // The parameter is asked for again in backward: it may have been released and gathered elsewhere.
   const auto backward = [&tape, x = tape.keep(x), w, id = y.id] {
-    linear_backward(tape.ctx(), {.x = tape.value(x),
+    const bool later = tape.waits(x);
+    linear_backward(tape.ctx(), {.x = later ? Tensor{} : tape.value(x),
                                  .w = tape.params().value(w),
                                  .dy = tape.upstream(id),
                                  .dx = tape.grad(x),
-                                 .dw = tape.params().grad(w)});
+                                 .dw = later ? Grad{} : tape.params().grad(w)});
+    if (!later) return;
+    tape.when_made(x, [&tape, w, dy = tape.hold_upstream(id)](const Tensor& made) {
+      linear_backward(tape.ctx(), {.x = made,
+                                   .w = tape.params().value(w),
+                                   .dy = *dy,
+                                   .dx = {},
+                                   .dw = tape.params().grad(w)});
+    });
   };
   // A product of so few terms takes about as long as reading what it makes.
   constexpr int64_t kCheapTerms = 256;
@@ -64,9 +73,11 @@ Var rmsnorm(Tape& tape, const Var& x, ParamId w, double eps) {
                                       .rstd = rstd.value,
                                       .dy = tape.upstream(id),
                                       .dx = tape.grad(x),
-                                      .dw = tape.params().grad(w)});
+                                      .dw = tape.params().grad(w),
+                                      .y = tape.wanted(id)});
       },
-      [&tape, forward, x = tape.keep(x)](const Tensor& out) { forward(tape.value(x), out); });
+      [&tape, forward, x = tape.keep(x)](const Tensor& out) { forward(tape.value(x), out); },
+      Tape::Offer::in_backward);
   return y;
 }
 
@@ -78,11 +89,13 @@ Var swiglu(Tape& tape, const Var& gate_up) {
       [&tape, gate_up = tape.keep(gate_up), id = y.id] {
         swiglu_backward(tape.ctx(), {.gate_up = tape.value(gate_up),
                                      .dy = tape.upstream(id),
-                                     .dgate_up = tape.grad(gate_up)});
+                                     .dgate_up = tape.grad(gate_up),
+                                     .y = tape.wanted(id)});
       },
       [&tape, gate_up = tape.keep(gate_up)](const Tensor& out) {
         swiglu_forward(tape.ctx(), {.gate_up = tape.value(gate_up), .y = out});
-      });
+      },
+      Tape::Offer::in_backward);
   return y;
 }
 

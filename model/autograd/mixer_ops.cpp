@@ -11,6 +11,9 @@ namespace sluice {
 static Tensor heads(const Tensor& t, int64_t H) {  // [N, H*C] -> [N, H, C]
   return t.reshape({t.dim(0), H, t.dim(1) / H});
 }
+static Tensor heads_or_none(const Tensor& t, int64_t H) {
+  return t ? heads(t, H) : t;
+}
 static Grad heads(const Grad& g, int64_t H) {
   return {heads(g.t, H), g.add};
 }
@@ -236,11 +239,13 @@ Var gated_rmsnorm(Tape& tape, const Var& x, const Var& gate, ParamId w, double e
                                             .dx = heads(tape.grad(x), H),
                                             .dgate = gated ? heads(tape.grad(gate), H) : Grad{},
                                             .dw = tape.params().grad(w),
-                                            .activation = activation});
+                                            .activation = activation,
+                                            .y = heads_or_none(tape.wanted(id), H)});
       },
       [&tape, forward, x = tape.keep(x), gate = tape.keep(gate)](const Tensor& out) {
         forward(tape.value(x), tape.value(gate), out);
-      });
+      },
+      Tape::Offer::in_backward);
   return y;
 }
 

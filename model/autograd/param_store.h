@@ -105,8 +105,8 @@ class ParamStore {
   int64_t numel() const;                        // elements of all parameters
 
   // Between acquire() and release() of its group, value() (and in a backward pass grad()) are
-  // valid; memory kept across release() belongs to another block. Calls may nest for different
-  // groups.
+  // valid; memory kept across release() belongs to another block. Calls may nest, for
+  // one group too.
   virtual void acquire(int group, Pass pass) = 0;
   virtual void release(int group, Pass pass) = 0;
   virtual Tensor value(ParamId id) = 0;  // bf16 on CUDA unless ParamSpec::wide; shape of the spec

@@ -75,8 +75,37 @@ Tensor Tape::value(const Var& kept) {
   return slot.parent < 0 ? whole.value.view() : whole.value.view().columns(slot.begin, slot.count);
 }
 
-void Tape::record(const char* name, const Var& output, std::function<void()> backward,
-                  Again again) {
+bool Tape::waits(const Var& kept) const {
+  if (kept.id < 0 || kept.memory) return false;
+  const Slot& slot = slots_.at(size_t(kept.id));
+  return slot.parent < 0 && slot.again && slot.offered && !slot.value.view();
+}
+
+void Tape::when_made(const Var& kept, std::function<void(const Tensor&)> use) {
+  if (!waits(kept)) return use(value(kept));
+  slots_[size_t(kept.id)].waiting.emplace_back(op_, std::move(use));
+}
+
+Tensor Tape::wanted(int id) {
+  Slot& slot = slots_.at(size_t(id));
+  if (slot.waiting.empty() || slot.value.view()) return {};
+  slot.value = ArenaTensor(*ctx_.arena, slot.like);
+  return slot.value;
+}
+
+void Tape::run_waiting(int id) {
+  Slot& slot = slots_[size_t(id)];
+  SLUICE_CHECK(slot.waiting.empty() || slot.value.view(), "a backward did not write its output");
+  for (const auto& [op, use] : slot.waiting) {
+    use(slot.value);
+    if (times_) times_->backward_done(op);
+  }
+  slot.waiting.clear();
+  slot.value.release();
+}
+
+void Tape::record(const char* name, const Var& output, std::function<void()> backward, Again again,
+                  Offer offer) {
   const std::string label = block_.empty() ? name : block_ + ": " + name;
   if (report_nonfinite_) check_finite(ctx_, output.value, label + ": output");
   if (times_) times_->forward_done(name);
@@ -85,6 +114,7 @@ void Tape::record(const char* name, const Var& output, std::function<void()> bac
   if (!selective_ || !again) return;
   slots_[size_t(output.id)].again = std::move(again);
   slots_[size_t(output.id)].like = output.value;
+  slots_[size_t(output.id)].offered = offer == Offer::in_backward;
 }
 
 Grad Tape::grad(int id, const Tensor& like) {
@@ -137,6 +167,11 @@ Tensor Tape::upstream(int id) {
     if (!std::exchange(p.written, true)) zero(ctx_, slot.memory->view().columns(p.begin, p.count));
   }
   return slot.memory->view();
+}
+
+std::shared_ptr<const ArenaTensor> Tape::hold_upstream(int id) {
+  (void)upstream(id);
+  return slots_[size_t(id)].memory;
 }
 
 void Tape::acquire(const std::vector<int>& groups, Pass pass) {
@@ -229,13 +264,15 @@ void Tape::run_back_to(size_t steps) {
     steps_.pop_back();
     if (step.output >= 0) {
       Slot& made = slots_[size_t(step.output)];
-      made.value.release();
+      if (made.waiting.empty()) made.value.release();
       made.again = {};                           // with what it holds
       if (!has_gradient(step.output)) continue;  // the loss does not depend on it
     }
     touched_.clear();
+    op_ = step.op;
     step.backward();
     if (times_) times_->backward_done(step.op);
+    if (step.output >= 0) run_waiting(step.output);
     if (report_nonfinite_ && step.output >= 0)
       for (const int id : touched_)
         if (has_gradient(id))
@@ -250,6 +287,7 @@ void Tape::run_back_to(size_t steps) {
 void Tape::backward(const Var& loss) {
   SLUICE_CHECK(recording_, "this tape recorded nothing");
   check_shape(loss.value, "loss", {1}, DType::f64, ctx_.device);
+  loss_ = loss.id;
   set_scalar(ctx_, grad(loss).t, 1);
   run_back_to(0);
 }

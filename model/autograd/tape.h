@@ -81,20 +81,29 @@ class Tape {
 
   // What an op does after its forward. The closure holds Tensors and Vars that its backward reads,
   // ids and ParamIds; never the memory of a parameter or of a gradient, which move. `again` writes
-  // the output once more, to the bit; an op gives it if that costs little beside a product.
+  // the output once more, to the bit; an op gives it if that costs little beside a product. An op
+  // whose backward passes by all that makes the output writes it there too, where wanted() says.
   using Again = std::function<void(const Tensor& output)>;
-  void record(const char* name, const Var& output, std::function<void()> backward,
-              Again again = {});
+  enum class Offer : uint8_t { again_only, in_backward };
+  void record(const char* name, const Var& output, std::function<void()> backward, Again again = {},
+              Offer offer = Offer::again_only);
 
   // What a closure captures of a value, and the value of that in backward.
   Var keep(const Var& x) const;
   Tensor value(const Var& kept);
+  // For what no other backward waits for, as the gradient of a weight. If waits(x), `use` gets the
+  // value when the backward of its maker, who offers that, has written it; no pass is made for it.
+  // Else at once.
+  bool waits(const Var& kept) const;
+  void when_made(const Var& kept, std::function<void(const Tensor&)> use);
+  Tensor wanted(int id);  // for the maker: memory for its output, or none
   // Will the ops of this block make their values again?
   bool selective() const { return selective_ && recording_; }
 
   Grad grad(int id, const Tensor& like);  // for an op that produces the gradient of this value
   Grad grad(const Var& v) { return grad(v.id, v.value); }
   Tensor upstream(int id);  // for the op that made this value: its gradient, complete
+  std::shared_ptr<const ArenaTensor> hold_upstream(int id);  // that, for longer than the closure
   // For an op whose gradient of `input` is its upstream gradient itself: no copy, both have one
   // memory until something is added to one of them.
   void pass_on(int upstream, int input);
@@ -108,6 +117,7 @@ class Tape {
                          const Body& body);
 
   void backward(const Var& loss);  // d(loss) = 1; loss [1] f64. The tape is empty afterwards.
+  bool is_loss(int id) const { return id == loss_; }  // what backward() was called for?
 
   // Checks every op's output and the gradients of its inputs as they are made, and those of a
   // block's parameters when it is done; the first that is not finite throws with the op (or the
@@ -125,6 +135,8 @@ class Tape {
     std::shared_ptr<ArenaTensor> memory;
     Again again;        // makes the value itself, if it is not kept
     ArenaTensor value;  // made again
+    bool offered = false;
+    std::vector<std::pair<const char*, std::function<void(const Tensor&)>>> waiting;  // op, use
     bool written = false;
     int parent = -1;  // a range of this value's columns
     int64_t begin = 0, count = 0;
@@ -133,6 +145,7 @@ class Tape {
   };
 
   int add_slot();
+  void run_waiting(int id);
   int owner(int id) const;  // of the memory: the value that this one is a range of, or itself
   bool has_gradient(int id) const { return bool(slots_[size_t(id)].memory); }
   void own_gradient(Slot& slot);
@@ -152,6 +165,8 @@ class Tape {
   OpTimes* times_ = nullptr;
   RouterChoices* choices_ = nullptr;
   std::string block_;        // name of the one that runs
+  const char* op_ = "";      // whose backward runs
+  int loss_ = -1;            // id
   int recomputed_from_ = 0;  // first id of the innermost recomputed block that runs; else 0
   std::vector<Step> steps_;
   std::vector<Slot> slots_;   // by Var::id

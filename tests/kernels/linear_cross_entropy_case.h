@@ -52,17 +52,22 @@ struct Case {
       set_element(t, i, double(float(stddev * random_normal(seed, uint64_t(i)))));
   }
 
-  double forward(const Context& ctx) {
-    linear_cross_entropy_forward(ctx, {.h = h,
-                                       .w = w.view(),
-                                       .targets = targets.view(),
-                                       .loss_scale = loss_scale.view(),
-                                       .loss = loss.view(),
-                                       .terms = terms.view(),
-                                       .lse = lse.view(),
-                                       .nll = nll.view(),
-                                       .predicted = predicted.view(),
-                                       .z_loss = z_loss});
+  enum class Gradients { none, written, dw_added };  // that forward makes
+  double forward(const Context& ctx, Gradients gradients = Gradients::none) {
+    const bool some = gradients != Gradients::none;
+    linear_cross_entropy_forward(
+        ctx, {.h = h,
+              .w = w.view(),
+              .targets = targets.view(),
+              .loss_scale = loss_scale.view(),
+              .loss = loss.view(),
+              .terms = terms.view(),
+              .lse = lse.view(),
+              .nll = nll.view(),
+              .predicted = predicted.view(),
+              .z_loss = z_loss,
+              .dh = some ? dh : Tensor{},
+              .dw = some ? Grad{dw.view(), gradients == Gradients::dw_added} : Grad{}});
     return ctx.mode == Mode::plan ? 0 : *loss.view().as<double>();
   }
   void backward(const Context& ctx, bool add_dh = false, bool add_dw = false) {

@@ -191,6 +191,27 @@ TEST_P(LinearCrossEntropy, GradientsAreWrittenOrAddedTo) {
 }
 
 // Logits of +-1e4: exp() of them overflows in any type, lse - logit does not.
+TEST_P(LinearCrossEntropy, GradientsOfTheForwardPassAreThoseOfBackward) {
+  CpuContext ctx(GetParam());
+  for (const DType t : {DType::f32, DType::f64})
+    for (const int64_t N : {0, 70, 600})
+      for (const bool add : {false, true}) {
+        Case apart(t, N, 5, 33), at_once(t, N, 5, 33);
+        for (Case* c : {&apart, &at_once}) {
+          c->z_loss = 0.01;
+          *c->dloss.view().as<double>() = 1;
+          if (add) test::fill(c->dw.view(), 0.5);
+        }
+        apart.forward(ctx);
+        apart.backward(ctx, false, add);
+        at_once.forward(ctx, add ? Case::Gradients::dw_added : Case::Gradients::written);
+        for (const auto& [a, b] : {std::pair{apart.dh, at_once.dh},
+                                   {apart.dw.view(), at_once.dw.view()},
+                                   {apart.loss.view(), at_once.loss.view()}})
+          for (int64_t i = 0; i < a.numel(); ++i) ASSERT_EQ(element(a, i), element(b, i)) << i;
+      }
+}
+
 TEST_P(LinearCrossEntropy, ExtremeLogitsStayFinite) {
   CpuContext ctx(GetParam());
   for (const DType t : {DType::f32, DType::f64}) {

@@ -62,7 +62,10 @@ struct LossInputs {
   On cpu, cuda;
 };
 
-GpuCase loss_case(int64_t D, int64_t V, double z_loss, std::shared_ptr<LossInputs> in) {
+enum class Gradients : uint8_t { in_backward, in_forward };
+GpuCase loss_case(int64_t D, int64_t V, double z_loss, std::shared_ptr<LossInputs> in,
+                  Gradients gradients = Gradients::in_backward) {
+  const bool at_once = gradients == Gradients::in_forward;
   const auto make = [=](const Setup& setup) {
     OpProblem p(setup);
     p.row_input("h", {D}), p.input("w", {V, D});
@@ -79,10 +82,13 @@ GpuCase loss_case(int64_t D, int64_t V, double z_loss, std::shared_ptr<LossInput
                                          .lse = t["lse"],
                                          .nll = t["nll"],
                                          .predicted = s.predicted.view(),
-                                         .z_loss = z_loss});
+                                         .z_loss = z_loss,
+                                         .dh = at_once ? t["dh"] : Tensor{},
+                                         .dw = at_once ? t.grad("dw") : Grad{}});
     };
     p.backward = [=](const Context& ctx, const OpProblem& t) {
       const auto& s = in->on(ctx.device);
+      if (at_once) return;
       linear_cross_entropy_backward(ctx, {.h = t["h"],
                                           .w = t["w"],
                                           .targets = s.targets.view(),
@@ -143,6 +149,8 @@ TEST_F(LossGpu, AgreesWithReferenceInF64) {
     for (int64_t N : {1, 300, 2100})
       for (double z_loss : {0.0, 0.01}) {
         if (N == 2100 && z_loss == 0) continue;
+        expect_gpu_near_reference(
+            loss_case(D, V, z_loss, std::make_shared<LossInputs>(N, V), Gradients::in_forward), N);
         const auto in = std::make_shared<LossInputs>(N, V);
         const GpuCase c = loss_case(D, V, z_loss, in);
         expect_gpu_near_reference(c, N);

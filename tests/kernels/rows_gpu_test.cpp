@@ -22,6 +22,7 @@ GpuCase rmsnorm_case(int64_t C) {
     OpProblem p(setup);
     p.row_input("x", {C}), p.row_input("dy", {C}), p.input("w", {C});
     p.row_output("y", {C}), p.row_output("rstd", {}), p.row_output("dx", {C}), p.output("dw", {C});
+    p.row_output("again", {C});
     p.forward = [](const Context& ctx, const OpProblem& t) {
       rmsnorm_forward(ctx, {.x = t["x"], .w = t["w"], .y = t["y"], .rstd = t["rstd"], .eps = kEps});
     };
@@ -31,12 +32,14 @@ GpuCase rmsnorm_case(int64_t C) {
                              .rstd = t["rstd"],
                              .dy = t["dy"],
                              .dx = t.grad("dx"),
-                             .dw = t.grad("dw")});
+                             .dw = t.grad("dw"),
+                             .y = t["again"]});
     };
     return p;
   };
-  return {
-      make, {"w", "rstd", "dw"}, {{"y", kRounded}, {"rstd", 1e-6}, {"dx", kRounded}, {"dw", kSum}}};
+  return {make,
+          {"w", "rstd", "dw"},
+          {{"y", kRounded}, {"again", kRounded}, {"rstd", 1e-6}, {"dx", kRounded}, {"dw", kSum}}};
 }
 
 GpuCase gated_rmsnorm_case(int64_t H, int64_t C, bool gated, GateActivation activation) {
@@ -44,7 +47,7 @@ GpuCase gated_rmsnorm_case(int64_t H, int64_t C, bool gated, GateActivation acti
     OpProblem p(setup);
     p.row_input("x", {H, C}), p.row_input("dy", {H, C}), p.input("w", {C});
     p.row_output("y", {H, C}), p.row_output("dx", {H, C}), p.output("dw", {C});
-    p.row_output("rstd", {H});
+    p.row_output("rstd", {H}), p.row_output("again", {H, C});
     if (gated) p.row_input("gate", {H, C}), p.row_output("dgate", {H, C});
     const auto gate = [gated](const OpProblem& t) { return gated ? t["gate"] : Tensor{}; };
     p.forward = [=](const Context& ctx, const OpProblem& t) {
@@ -65,32 +68,40 @@ GpuCase gated_rmsnorm_case(int64_t H, int64_t C, bool gated, GateActivation acti
                                    .dx = t.grad("dx"),
                                    .dgate = gated ? t.grad("dgate") : Grad{},
                                    .dw = t.grad("dw"),
-                                   .activation = activation});
+                                   .activation = activation,
+                                   .y = t["again"]});
     };
     return p;
   };
-  return {
-      .make = make,
-      .wide = {"w", "rstd", "dw"},
-      .bounds = {
-          {"y", kRounded}, {"rstd", 1e-6}, {"dx", kRounded}, {"dgate", kRounded}, {"dw", kSum}}};
+  return {.make = make,
+          .wide = {"w", "rstd", "dw"},
+          .bounds = {{"y", kRounded},
+                     {"again", kRounded},
+                     {"rstd", 1e-6},
+                     {"dx", kRounded},
+                     {"dgate", kRounded},
+                     {"dw", kSum}}};
 }
 
 GpuCase swiglu_case(int64_t F) {
   const auto make = [F](const Setup& setup) {
     OpProblem p(setup);
     p.row_input("gate_up", {2 * F}), p.row_input("dy", {F});
-    p.row_output("y", {F}), p.row_output("dgate_up", {2 * F});
+    p.row_output("y", {F}), p.row_output("again", {F}), p.row_output("dgate_up", {2 * F});
     p.forward = [](const Context& ctx, const OpProblem& t) {
       swiglu_forward(ctx, {.gate_up = t["gate_up"], .y = t["y"]});
     };
     p.backward = [](const Context& ctx, const OpProblem& t) {
-      swiglu_backward(ctx,
-                      {.gate_up = t["gate_up"], .dy = t["dy"], .dgate_up = t.grad("dgate_up")});
+      swiglu_backward(ctx, {.gate_up = t["gate_up"],
+                            .dy = t["dy"],
+                            .dgate_up = t.grad("dgate_up"),
+                            .y = t["again"]});
     };
     return p;
   };
-  return {.make = make, .wide = {}, .bounds = {{"y", kRounded}, {"dgate_up", kRounded}}};
+  return {.make = make,
+          .wide = {},
+          .bounds = {{"y", kRounded}, {"again", kRounded}, {"dgate_up", kRounded}}};
 }
 
 GpuCase sigmoid_gate_case(int64_t C) {
@@ -196,6 +207,22 @@ TEST_F(RowsGpu, Add) {
   for (int64_t C : {1, 67, 64})
     for (int64_t N : {1, 3, 1000}) expect_gpu_near_reference(add_case(C), N);
   expect_gpu_op_promises(add_case(67));
+}
+
+// What backward writes is what forward wrote, to the bit.
+TEST_F(RowsGpu, OutputsMadeAgainHaveTheSameBits) {
+  for (const GpuCase& c : {rmsnorm_case(2048), rmsnorm_case(67), swiglu_case(512), swiglu_case(67),
+                           gated_rmsnorm_case(4, 128, true, GateActivation::sigmoid),
+                           gated_rmsnorm_case(2, 67, true, GateActivation::swish),
+                           gated_rmsnorm_case(2, 67, false, GateActivation::swish)}) {
+    OpProblem p = c.make({.N = 77});
+    round_inputs(p, c.wide);
+    OnGpu on(p, c.make, {.N = 77}, c.wide);
+    on.problem().run(GpuContext::shared());
+    SLUICE_CUDA(cudaDeviceSynchronize());
+    on.download();
+    expect_same_bits(p["y"], p["again"], "again");
+  }
 }
 
 TEST_F(RowsGpu, OtherTypesAreRefused) {
