@@ -34,6 +34,7 @@ void linear_backward(const Context& ctx, const LinearBackward& a) {
   check_shape(a.w, "w", {F, D}, a.w.dtype, ctx.device);
   check_shape(a.dy, "dy", {N, F}, a.w);
   if (a.dx) check_shape(a.dx.t, "dx", {N, D}, a.w);
+  SLUICE_CHECK(a.dx || a.dw, "neither dx nor dw is asked for");
   if (a.dw) check_shape(a.x, "x", {N, D}, a.w);
   if (a.dw) check_shape(a.dw.t, "dw", {F, D}, sum_type(a.w.dtype), ctx.device);
   const ArenaTensor workspace = gemm_workspace(ctx);

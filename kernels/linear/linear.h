@@ -19,8 +19,9 @@ struct LinearBackward {
   Tensor x;   // in  [N, D] T, where dw is asked for
   Tensor w;   // in  [F, D] T
   Tensor dy;  // in  [N, F] T
-  Grad dx;    // out [N, D] T, optional
-  Grad dw;    // out [F, D] S, optional: summed over tokens in a fixed order
+  // One of them may be left out:
+  Grad dx;  // out [N, D] T
+  Grad dw;  // out [F, D] S, summed over tokens in a fixed order
 };
 
 void linear_forward(const Context& ctx, const LinearForward& a);

@@ -265,7 +265,7 @@ void Tape::run_back_to(size_t steps) {
     if (step.output >= 0) {
       Slot& made = slots_[size_t(step.output)];
       if (made.waiting.empty()) made.value.release();
-      made.again = {};                           // with what it holds
+      made.again = {};
       if (!has_gradient(step.output)) continue;  // the loss does not depend on it
     }
     touched_.clear();

@@ -140,7 +140,12 @@ TEST(LinearContract, ErrorsNameTheValues) {
   test::expect_part(backward([&](auto&) {}), "no error");
   test::expect_part(backward([&](auto& a) { a.dy = q["dy"]; }), "dy is f64 [4, 2]");
   test::expect_part(backward([&](auto& a) { a.dx.t = q["dx"]; }), "dx is f64 [4, 6]");
-  test::expect_part(backward([&](auto& a) { a.dw.t = {}; }), "dw is missing");
+  test::expect_part(backward([&](auto& a) { a.dw.t = p["w"].rows(1, 4); }),
+                    "dw is f32 [4, 8] on cpu, expected f32 [5, 8]");
+  test::expect_part(backward([&](auto& a) { a.x = {}; }), "x is missing");
+  test::expect_part(backward([&](auto& a) { a.x = {}, a.dw = {}; }), "no error");
+  test::expect_part(backward([&](auto& a) { a.dx = {}, a.dw = {}; }),
+                    "neither dx nor dw is asked for");
 }
 
 }  // namespace
