@@ -146,10 +146,11 @@ GpuCase add_case(int64_t C) {
 using RowsGpu = GpuTest;
 
 TEST_F(RowsGpu, RmsNorm) {
-  for (int64_t C : {1, 5, 64, 200, 257})
-    for (int64_t N : {1, 65, 300}) expect_gpu_near_reference(rmsnorm_case(C), N);
+  for (int64_t C : {1, 5, 64, 200})
+    for (int64_t N : {1, 65, 200}) expect_gpu_near_reference(rmsnorm_case(C), N);
   // Where the kernels of whole rows give a thread more channels, and where they end.
-  for (int64_t C : {2048, 2056, 4104, 8192, 8200}) expect_gpu_near_reference(rmsnorm_case(C), 35);
+  for (int64_t C : {2048, 2056, 4104, 8192, 8200}) expect_gpu_near_reference(rmsnorm_case(C), 5);
+  expect_gpu_near_reference(rmsnorm_case(2048), 35);
   expect_gpu_op_promises(rmsnorm_case(200));
   expect_gpu_op_promises(rmsnorm_case(67));
 }
