@@ -54,14 +54,15 @@ constexpr int kParts = D + 4;  // sums of a chunk: ddt_bias, then dA_log; the re
 
 // Scratch of backward, by chunk and value head.
 struct BackwardMemory {
-  BackwardMemory(void* memory, const kda::Sizes& s) {
+  BackwardMemory(void* memory, const kda::Sizes& s, bool adds_dv) {
     const int64_t units = s.chunks() * s.HV;
     char* p = static_cast<char*>(memory);
     const auto take = [&p](auto*& to, int64_t count) {
       to = reinterpret_cast<std::remove_reference_t<decltype(to)>>(p);
       p += (count * int64_t(sizeof(*to)) + 255) / 256 * 256;
     };
-    take(D, units * s.K * s.V), take(X, units * kC * s.V), take(parts, units * (s.K + 4));
+    take(D, units * s.K * s.V), take(X, adds_dv ? units * kC * s.V : 0),
+        take(parts, units * (s.K + 4));
     take(keys, s.HV > s.H ? s.chunks() * s.H * 2 * kC * s.K : 0);
     bytes = p - static_cast<char*>(memory);
   }

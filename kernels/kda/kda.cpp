@@ -13,7 +13,7 @@ void kda_backward(const Context& ctx, const KdaBackward& a, Tensor parts);
 namespace cuda {
 int64_t kda_workspace_bytes(const kda::Sizes& s, bool keeps);
 void kda_forward(const Context& ctx, const KdaForward& a, const Tensor& workspace);
-int64_t kda_backward_bytes(const kda::Sizes& s);
+int64_t kda_backward_bytes(const kda::Sizes& s, bool adds_dv);
 void kda_backward(const Context& ctx, const KdaBackward& a, const Tensor& memory);
 }  // namespace cuda
 #endif
@@ -99,7 +99,7 @@ void kda_backward(const Context& ctx, const KdaBackward& a) {
 #ifdef SLUICE_CUDA_BUILD
   if (ctx.device == Device::cuda) {
     const ArenaTensor memory =
-        scratch(ctx, DType::u8, {cuda::kda_backward_bytes(kda::sizes_of(a))});
+        scratch(ctx, DType::u8, {cuda::kda_backward_bytes(kda::sizes_of(a), a.dv.add)});
     if (ctx.mode != Mode::plan) cuda::kda_backward(ctx, a, memory);
     return;
   }

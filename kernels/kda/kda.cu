@@ -37,9 +37,9 @@ void kda_forward(const Context& ctx, const KdaForward& a, const Tensor& workspac
   scan(ctx, a, s, m);
 }
 
-int64_t kda_backward_bytes(const kda::Sizes& s) {
+int64_t kda_backward_bytes(const kda::Sizes& s, bool adds_dv) {
   if (!on_tensor_cores(s)) return general_backward_bytes(s);
-  return BackwardMemory(nullptr, s).bytes;
+  return BackwardMemory(nullptr, s, adds_dv).bytes;
 }
 
 void kda_backward(const Context& ctx, const KdaBackward& a, const Tensor& memory) {
@@ -50,7 +50,7 @@ void kda_backward(const Context& ctx, const KdaBackward& a, const Tensor& memory
   check_rows(a.d_o, "d_o"), check_rows(a.dv.t, "dv");
   check_rows(a.dq.t, "dq"), check_rows(a.dk.t, "dk"), check_rows(a.dg.t, "dg");
   const Memory m(a.saved.data, s, true);
-  const BackwardMemory b(memory.data, s);
+  const BackwardMemory b(memory.data, s, a.dv.add);
   if (s.documents > 0) scan_backward(ctx, a, s, m, b);
   gradients(ctx, a, s, m, b);
 }

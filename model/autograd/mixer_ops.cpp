@@ -231,8 +231,10 @@ Var gated_rmsnorm(Tape& tape, const Var& x, const Var& gate, ParamId w, double e
   tape.record(
       "gated_rmsnorm", y,
       [&tape, x = tape.keep(x), gate = tape.keep(gate), gated, w, rstd, H, activation, id = y.id] {
+        // The gate first: made again before what x takes, it leaves no gap in the arena.
+        const Tensor logits = gated ? heads(tape.value(gate), H) : Tensor{};
         gated_rmsnorm_backward(tape.ctx(), {.x = heads(tape.value(x), H),
-                                            .gate = gated ? heads(tape.value(gate), H) : Tensor{},
+                                            .gate = logits,
                                             .w = tape.params().value(w),
                                             .rstd = rstd.value,
                                             .dy = heads(tape.upstream(id), H),

@@ -80,9 +80,10 @@ using EmbeddingGpu = GpuTest;
 
 TEST_F(EmbeddingGpu, AgreesWithReferenceInF64) {
   for (const auto& [V, D] : {std::pair<int64_t, int64_t>{61, 64}, {3, 67}, {1, 8}})
-    for (int64_t N : {1, 31, 32, 33, 64, 65, 300, 2000})
+    for (int64_t N : {1, 31, 32, 33, 64, 65, 300})
       expect_gpu_near_reference(embedding_case(V, D), N);
-  expect_gpu_near_reference(embedding_case(3000, 24), 2000);
+  expect_gpu_near_reference(embedding_case(3, 67), 2000);
+  expect_gpu_near_reference(embedding_case(2000, 8), 2000);
 }
 
 TEST_F(EmbeddingGpu, KeepsTheOpPromises) {
@@ -103,7 +104,7 @@ TEST_F(ShortConvGpu, AgreesWithReferenceInF64) {
                                            {0, 2, 190, 192, 193, 256},
                                            {0, 255, 258, 259, 600}})
     for (int64_t W : {1, 2, 3, 4, 5, 8})
-      for (int64_t C : {1, 67, 136})
+      for (int64_t C : {1, 67, 72})
         expect_gpu_near_reference(conv_case(C, W, std::make_shared<Boundaries>(ends)), ends.back());
 }
 
