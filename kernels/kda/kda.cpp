@@ -68,9 +68,11 @@ void kda_forward(const Context& ctx, const KdaForward& a) {
   check_shape(a.o, "o", {N, HV, V}, a.q);
   if (a.final_state) check_shape(a.final_state, "final_state", {documents, HV, K, V}, a.A_log);
   if (a.saved) check_shape(a.saved, "saved", {kda_saved_bytes(ctx, a)}, DType::u8, ctx.device);
+  SLUICE_CHECK(!a.single || (!a.saved && N <= documents), "decodes ", N, " tokens of ", documents,
+               " documents", a.saved ? ", and keeps something for a backward pass" : "");
 #ifdef SLUICE_CUDA_BUILD
   if (ctx.device == Device::cuda) {
-    const int64_t bytes = a.saved ? 0 : cuda::kda_workspace_bytes(kda::sizes_of(a), false);
+    const int64_t bytes = a.saved || a.single ? 0 : cuda::kda_workspace_bytes(kda::sizes_of(a), false);
     const ArenaTensor memory = scratch(ctx, DType::u8, {bytes});
     if (ctx.mode != Mode::plan) cuda::kda_forward(ctx, a, a.saved ? a.saved : memory.view());
     return;

@@ -41,6 +41,7 @@ struct KdaForward {
   Tensor final_state;    // out [documents, HV, K, V] T, optional; may be initial_state's memory
   Tensor saved;          // out [kda_saved_bytes()] u8, optional: left out when no backward follows
   KdaParams params;
+  bool single = false;  // no document has more than one token, and nothing is saved: decoding
 };
 
 struct KdaBackward {

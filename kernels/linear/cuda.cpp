@@ -4,7 +4,10 @@
 
 namespace sluice::cuda {
 
+void linear_rowwise(const Context& ctx, const LinearForward& a);  // cuda_rowwise.cu
+
 void linear_forward(const Context& ctx, const LinearForward& a, const Tensor& workspace) {
+  if (ctx.mode == Mode::batch_invariant) return linear_rowwise(ctx, a);
   ctx.gemm->run(ctx, Transpose::no, a.x, Transpose::yes, a.w, {a.y}, workspace);
 }
 

@@ -1,7 +1,8 @@
 // kernels/mla_cache/mla_cache.cpp -- the contracts, checked once for every back end.
 #include "kernels/mla_cache/mla_cache.h"
 
-#include "kernels/mla_cache/sizes.h"
+#include "kernels/gemm/cuda_gemm.h"
+#include "kernels/mla_cache/cuda_sizes.h"
 
 namespace sluice {
 
@@ -10,6 +11,12 @@ void latent_append(const Context& ctx, const LatentAppend& a);
 void mla_prefill(const Context& ctx, const MlaCached& a);
 void mla_decode(const Context& ctx, const MlaCached& a, Tensor partial);
 }  // namespace cpu
+namespace cuda {
+void latent_append(const Context& ctx, const LatentAppend& a);
+void mla_prefill(const Context& ctx, const MlaCached& a, const mla_cache_gpu::PrefillScratch& m,
+                 const Tensor& workspace);
+void mla_decode(const Context& ctx, const MlaCached& a, const mla_cache_gpu::DecodeScratch& m);
+}  // namespace cuda
 namespace reference {
 void latent_append(const Context& ctx, const LatentAppend& a);
 void mla_prefill(const Context& ctx, const MlaCached& a);
@@ -42,7 +49,7 @@ void latent_append(const Context& ctx, const LatentAppend& a) {
                a.rope_theta, " and rope ", rope);
   check_slots(ctx, a, N, N);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(latent_append, ctx, a);
+  SLUICE_DISPATCH(latent_append, ctx, a);
 }
 
 static void check_inputs(const Context& ctx, const MlaCached& a, int64_t most) {
@@ -62,19 +69,60 @@ static void check_inputs(const Context& ctx, const MlaCached& a, int64_t most) {
   check_slots(ctx, a, s.N, most);
 }
 
+static void prefill_on_cuda([[maybe_unused]] const Context& ctx,
+                            [[maybe_unused]] const MlaCached& a) {
+#ifdef SLUICE_CUDA_BUILD
+  namespace gpu = cuda::mla_cache_gpu;
+  const mla_cache::Sizes s = mla_cache::sizes_of(a);
+  const int64_t width = s.nope + s.rope, rotated = a.rope_theta > 0 ? s.N : 0;
+  const int64_t waiting = s.T > gpu::kBlock ? s.N : 0;  // rows that a block leaves to the next
+  const ArenaTensor workspace = gemm_workspace(ctx);
+  const ArenaTensor kv =
+      scratch(ctx, DType::bf16, {std::min(s.T, gpu::kBlock), s.H * (s.nope + s.V)});
+  const ArenaTensor q = scratch(ctx, DType::bf16, {rotated, s.H * width});
+  const ArenaTensor sums = scratch(ctx, DType::f32, {waiting, s.H, s.V});
+  const ArenaTensor stats = scratch(ctx, DType::f32, {waiting, s.H, 2});
+  if (ctx.mode == Mode::plan) return;
+  SLUICE_CHECK(
+      int64_t(a.on_host.cu_seqlens.size()) == s.S + 1 && int64_t(a.on_host.past.size()) == s.S,
+      "a prefill of ", s.S, " slots needs their lengths on the host, got ", a.on_host.past.size());
+  cuda::mla_prefill(ctx, a, {kv, q, sums, stats}, workspace);
+#else
+  SLUICE_CHECK(false, "this build has no CUDA");
+#endif
+}
+
 void mla_prefill(const Context& ctx, const MlaCached& a) {
   check_inputs(ctx, a, a.q.dim(0));
+  if (ctx.device == Device::cuda) return prefill_on_cuda(ctx, a);
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(mla_prefill, ctx, a);
+  ctx.mode == Mode::reference ? reference::mla_prefill(ctx, a) : cpu::mla_prefill(ctx, a);
+}
+
+static void decode_on_cuda([[maybe_unused]] const Context& ctx,
+                           [[maybe_unused]] const MlaCached& a) {
+#ifdef SLUICE_CUDA_BUILD
+  const mla_cache::Sizes s = mla_cache::sizes_of(a);
+  const int64_t splits = cuda::mla_cache_gpu::most_splits(s.S, s.T);
+  const ArenaTensor q = scratch(ctx, DType::bf16, {s.N, s.H, s.r + s.rope});
+  const ArenaTensor sums = scratch(ctx, DType::f32, {s.N, splits, s.H, s.r});
+  const ArenaTensor stats = scratch(ctx, DType::f32, {s.N, splits, s.H, 2});
+  const ArenaTensor o = scratch(ctx, DType::bf16, {s.N, s.H, s.r});
+  if (ctx.mode != Mode::plan) cuda::mla_decode(ctx, a, {q, sums, stats, o});
+#else
+  SLUICE_CHECK(false, "this build has no CUDA");
+#endif
 }
 
 void mla_decode(const Context& ctx, const MlaCached& a) {
   check_inputs(ctx, a, 1);
+  if (ctx.device == Device::cuda) return decode_on_cuda(ctx, a);
   const mla_cache::Sizes s = mla_cache::sizes_of(a);
   // Of every split: its part of sum_j p_j c_j, its largest score, and the sum of its weights.
   const ArenaTensor partial = scratch(ctx, a.q.dtype, {s.N * s.splits(), s.H, s.r + 2});
   if (ctx.mode == Mode::plan) return;
-  SLUICE_DISPATCH_CPU(mla_decode, ctx, a, partial.view());
+  ctx.mode == Mode::reference ? reference::mla_decode(ctx, a, partial.view())
+                              : cpu::mla_decode(ctx, a, partial.view());
 }
 
 }  // namespace sluice

@@ -15,11 +15,20 @@
 // with room for T tokens; N rows of this call, slot s having rows cu_seqlens[s] .. cu_seqlens[s+1]
 // (none if it takes no part), after the past[s] tokens that it holds; H heads, r latent, V value
 // dim.
+// T is f32 or f64 on the CPU, bf16 on CUDA (nope, rope, r and V multiples of 8, up to 128, 64, 512
+// and 128; rows start at multiples of 16 bytes).
 #pragma once
+
+#include <span>
 
 #include "kernels/tensor/context.h"
 
 namespace sluice {
+
+// cu_seqlens and past once more, where the host can read them. It cuts a prefill on CUDA by them.
+struct SlotsOnHost {
+  std::span<const int32_t> cu_seqlens, past;  // [S + 1], [S]
+};
 
 // Stores the new tokens of each slot behind the ones it holds.
 struct LatentAppend {
@@ -39,6 +48,7 @@ struct MlaCached {
   Tensor past;        // in  [S] i32
   Tensor o;           // out [N, H, V] T
   double rope_theta = 0;
+  SlotsOnHost on_host{};  // for mla_prefill on CUDA
 };
 
 void latent_append(const Context& ctx, const LatentAppend& a);

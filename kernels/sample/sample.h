@@ -7,7 +7,8 @@
 //   at u = random_uniform(key, position); logprob = log(w / sum of kept w): of what was drawn from.
 //
 // A draw is a function of the row and its rule alone. NaN anywhere in a row, or no finite largest
-// logit, throws. Dims: N rows, V vocabulary. Forward only. T is f32 or f64 on the CPU.
+// logit, throws; on CUDA, which does not wait, the token is -1 then. Dims: N rows, V vocabulary.
+// Forward only. T is f32 or f64 on the CPU, bf16 on CUDA.
 #pragma once
 
 #include <span>

@@ -3,10 +3,11 @@
 //
 // Rows are fetched kGroup at a time, so that enough is under way. Arrays of kTaps have zeros for
 // the taps that are not there, so that every loop over taps has a length known to the compiler.
-// Without states: no generation on the GPU yet.
+// Initial and final states: cuda_states.cu.
 #include "kernels/base/cuda_check.h"
 #include "kernels/device/sum_parts.cuh"
 #include "kernels/device/vec.cuh"
+#include "kernels/short_conv/cuda_states.cuh"
 #include "kernels/short_conv/short_conv.h"
 
 namespace sluice::cuda {
@@ -204,8 +205,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class Args>
-void check_stateless(const Args& a) {
-  SLUICE_CHECK(!a.initial_state, "short_conv has no states on CUDA yet");
+void check_sizes(const Args& a) {
   SLUICE_CHECK(a.w.dense() && a.x.dim(0) < int64_t(1) << 31, "x is ", to_string(a.x), ", w ",
                to_string(a.w));
 }
@@ -219,8 +219,9 @@ dim3 grid(int64_t N, int64_t C, int E) {
 
 void short_conv_forward(const Context& ctx, const ShortConvForward& a) {
   const int64_t N = a.x.dim(0), C = a.x.dim(1), W = a.w.dim(1);
-  check_stateless(a);
-  SLUICE_CHECK(!a.final_state, "short_conv has no states on CUDA yet");
+  check_sizes(a);
+  // Generation: a token of every sequence.
+  if (a.final_state && N < a.cu_seqlens.dim(0)) return short_conv_gpu::walk(ctx, a);
   if (N * C == 0) return;
   const bool aligned = C % 8 == 0 && rows_aligned({a.x, a.y});
   const auto kernel = W <= 4 ? (aligned ? forward_kernel<8, 4> : forward_kernel<1, 4>)
@@ -229,12 +230,14 @@ void short_conv_forward(const Context& ctx, const ShortConvForward& a) {
       rows_of(a.x), a.w.as<bf16>(), a.cu_seqlens.as<int32_t>(), int(a.cu_seqlens.dim(0) - 1),
       rows_of(a.y), int(N), int(C), int(W));
   SLUICE_LAUNCHED(ctx.stream);
+  if (a.initial_state || a.final_state) short_conv_gpu::walk_ends(ctx, a);
 }
 
 void short_conv_backward(const Context& ctx, const ShortConvBackward& a, Tensor parts) {
   const int64_t N = a.x.dim(0), C = a.x.dim(1), W = a.w.dim(1);
-  check_stateless(a);
-  SLUICE_CHECK(!a.dfinal_state && !a.dinitial_state, "short_conv has no states on CUDA yet");
+  check_sizes(a);
+  SLUICE_CHECK(!a.initial_state && !a.dfinal_state && !a.dinitial_state,
+               "gradients take no states on CUDA");
   if (C == 0) return;
   if (N > 0) {
     const bool aligned = W <= 4 && C % 8 == 0 && rows_aligned({a.x, a.dy, a.dx.t});

@@ -30,6 +30,19 @@ void zero(const Context& ctx, const Tensor& t) {
 #endif
 }
 
+void copy_in_order(const Context& ctx, const Tensor& from, const Tensor& to) {
+  if (ctx.mode == Mode::plan) return;
+  if (ctx.device == Device::cpu) return copy(from, to);
+  SLUICE_CHECK(from.dense() && to.dense() && from.dtype == to.dtype && from.numel() == to.numel() &&
+                   to.device == ctx.device,
+               "from ", to_string(from), " to ", to_string(to));
+#ifdef SLUICE_CUDA_BUILD
+  // Host memory is pageable, and read before the call returns.
+  SLUICE_CUDA(
+      cudaMemcpyAsync(to.data, from.data, size_t(from.bytes()), cudaMemcpyDefault, ctx.stream));
+#endif
+}
+
 void set_scalar(const Context& ctx, const Tensor& t, double value) {
   check_shape(t, "t", {1}, DType::f64, ctx.device);
   if (ctx.mode == Mode::plan) return;

@@ -22,6 +22,13 @@ Var embedding(Tape& tape, const Tensor& tokens, ParamId table) {
   return y;
 }
 
+Var pick_rows(Tape& tape, const Var& x, const Tensor& rows) {
+  SLUICE_CHECK(!tape.recording(), "picked rows take no gradient");
+  const Var y = tape.make(x.value.dtype, {rows.dim(0), x.value.dim(1)});
+  embedding_forward(tape.ctx(), {.tokens = rows, .table = x.value, .y = y.value});
+  return y;
+}
+
 Var linear(Tape& tape, const Var& x, ParamId w) {
   const Tensor weight = tape.params().value(w);
   const Var y = tape.make(x.value.dtype, {x.value.dim(0), weight.dim(0)});

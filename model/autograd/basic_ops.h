@@ -8,6 +8,7 @@
 namespace sluice {
 
 Var embedding(Tape& tape, const Tensor& tokens_N, ParamId table_VD);  // [N] i32 -> [N, D]
+Var pick_rows(Tape& tape, const Var& x_ND, const Tensor& rows_n);     // [n] i32 -> [n, D], forward
 Var linear(Tape& tape, const Var& x_ND, ParamId w_FD);                // x w^T: [N, F]
 Var rmsnorm(Tape& tape, const Var& x_NC, ParamId w_C, double eps);    // [N, C]
 Var swiglu(Tape& tape, const Var& gate_up_N2F);                       // silu(gate) * up: [N, F]

@@ -1,8 +1,6 @@
 // model/autograd/cache_ops.cpp -- forward only.
 #include "model/autograd/cache_ops.h"
 
-#include "kernels/mla_cache/mla_cache.h"
-
 namespace sluice {
 
 void append_latents(Tape& tape, const Var& c, const Var& k_rope, const LatentSlots& slots,
@@ -27,7 +25,8 @@ Var attend_latents(Tape& tape, const LatentAttention& in, const LatentSlots& slo
                     .cu_seqlens = slots.cu_seqlens,
                     .past = slots.past,
                     .o = o.value.reshape({N, in.H, in.V}),
-                    .rope_theta = in.rope_theta};
+                    .rope_theta = in.rope_theta,
+                    .on_host = slots.on_host};
   step == CacheStep::decode ? mla_decode(tape.ctx(), a) : mla_prefill(tape.ctx(), a);
   return o;
 }

@@ -2,6 +2,7 @@
 // must be one that infers.
 #pragma once
 
+#include "kernels/mla_cache/mla_cache.h"
 #include "model/autograd/tape.h"
 
 namespace sluice {
@@ -11,6 +12,7 @@ struct LatentSlots {
   Tensor latents;     // [S, T, r + rope]
   Tensor cu_seqlens;  // [S + 1] i32
   Tensor past;        // [S] i32
+  SlotsOnHost on_host{};
 };
 enum class CacheStep : uint8_t {
   prefill,  // any number of tokens a sequence

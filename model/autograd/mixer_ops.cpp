@@ -125,6 +125,7 @@ Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens, const Recurre
   KdaForward a = kda_arguments(tape, in, cu_seqlens);
   a.initial_state = state.initial;
   a.final_state = state.final;
+  a.single = state.single;
   a.o = heads(o.value, in.HV);
   const auto saved = std::make_shared<ArenaTensor>();
   if (tape.recording() && !tape.selective()) save_into(tape, a, saved);

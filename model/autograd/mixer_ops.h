@@ -14,8 +14,9 @@ namespace sluice {
 
 // States that a call continues from and leaves behind: generation only (no gradient goes through).
 struct RecurrentState {
-  Tensor initial;  // optional
-  Tensor final;    // optional; may be the same memory
+  Tensor initial;       // optional
+  Tensor final;         // optional; may be the same memory
+  bool single = false;  // no document has more than one token
 };
 
 // silu(causal depthwise convolution): x [N, C], w [C, W] -> [N, C]. States [S, C, W-1].

@@ -2,6 +2,7 @@
 #include "model/generate/generator.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace sluice {
 
@@ -26,6 +27,15 @@ GeneratorOptions checked(const GeneratorOptions& o) {
 
 }  // namespace
 
+Generator::Inputs::Inputs(const GeneratorOptions& o, Device device) {
+  const int64_t most = std::max(o.slots, o.prefill_chunk_tokens);
+  memory = Buffer(DType::i32, {most + 3 * o.slots + 1}, device);
+  int64_t at = 0;
+  const auto take = [&](int64_t n) { return memory.view().rows(std::exchange(at, at + n), n); };
+  tokens = take(most), cu_seqlens = take(o.slots + 1), past = take(o.slots);
+  last_rows = take(o.slots);
+}
+
 Generator::Generator(const Context& ctx, ParamStore& params, const Lm& lm, DType dtype,
                      const GeneratorOptions& options)
     : ctx_(ctx),
@@ -37,14 +47,25 @@ Generator::Generator(const Context& ctx, ParamStore& params, const Lm& lm, DType
       prefill_script_(plan(CacheStep::prefill, bytes_.arena)),
       decode_script_(plan(CacheStep::decode, bytes_.arena)),
       arena_(ctx.device, bytes_.arena),
+      sampling_arena_(ctx.device, plan_sampling()),
       taken_(size_t(options.slots), false),
-      tokens_(DType::i32, {std::max(options.slots, options.prefill_chunk_tokens)}),
-      cu_seqlens_(DType::i32, {options.slots + 1}),
+      inputs_(options, ctx.device),
       past_(DType::i32, {options.slots}),
-      logits_(dtype, {options.slots, *lm.config().vocab_size}) {
-  SLUICE_CHECK(ctx.device == Device::cpu, "generation has no CUDA path yet");
+      logits_(dtype, {options.slots, *lm.config().vocab_size}, ctx.device),
+      tokens_(DType::i32, {options.slots}, ctx.device),
+      logprobs_(DType::f32, {options.slots}, ctx.device),
+      host_tokens_(DType::i32, {options.slots}),
+      host_logprobs_(DType::f32, {options.slots}) {
+  if (ctx.device == Device::cuda) host_inputs_.emplace(options, Device::cpu);
   ctx_.arena = &arena_;
   if (ctx_.mode == Mode::run) ctx_.mode = Mode::batch_invariant;
+}
+
+// On CUDA a prefill call is one sequence's: there is no batch to be invariant of.
+Context Generator::context_of(CacheStep step) const {
+  Context ctx = ctx_;
+  if (ctx.device == Device::cuda && step == CacheStep::prefill) ctx.mode = Mode::run;
+  return ctx;
 }
 
 // The ranges of the largest call of a kind; `peak` is raised to its bytes. Smaller calls make the
@@ -56,7 +77,6 @@ Generator::Script Generator::plan(CacheStep step, int64_t& peak) const {
   Context ctx = ctx_;
   ctx.mode = Mode::plan;
   ctx.arena = &arena;
-  const std::vector<int64_t> rows(size_t(std::min(slots, N)), 0);
   auto shaped = [&](int64_t n) { return make_tensor(nullptr, DType::i32, ctx.device, {n}); };
   {
     Tape tape(ctx, params_, Tape::Mode::infer);
@@ -65,10 +85,28 @@ Generator::Script Generator::plan(CacheStep step, int64_t& peak) const {
                 .targets = {},
                 .loss_scale = {},
                 .sequences = {shaped(slots + 1), shaped(slots), step}},
-               rows, &cache_);
+               shaped(std::min(slots, N)), &cache_);
   }
   peak = std::max(peak, arena.peak());
   return arena.script();
+}
+
+int64_t Generator::plan_sampling() const {
+  Arena arena = Arena::plan(ctx_.device);
+  Context ctx = ctx_;
+  ctx.mode = Mode::plan;
+  ctx.arena = &arena;
+  const int64_t slots = options_.slots;
+  const std::vector<SampleRule> rules(static_cast<size_t>(slots));
+  const auto shaped = [&](DType type, std::initializer_list<int64_t> shape) {
+    return make_tensor(nullptr, type, ctx.device, shape);
+  };
+  const DType dtype = ctx.device == Device::cuda ? DType::bf16 : DType::f32;
+  sluice::sample(ctx, {.logits = shaped(dtype, {slots, *lm_.config().vocab_size}),
+                       .rules = rules,
+                       .token = shaped(DType::i32, {slots}),
+                       .logprob = shaped(DType::f32, {slots})});
+  return arena.peak();
 }
 
 std::optional<int64_t> Generator::join() {
@@ -93,13 +131,14 @@ void Generator::assume_length(int64_t slot, int64_t tokens) {
   past_.view().as<int32_t>()[slot] = int32_t(tokens);
 }
 
-// Tokens, offsets and last rows of a call.
-void Generator::load(CacheStep step, std::span<const Piece> pieces) {
+// Tokens, offsets and last rows of a call, which has so many tokens.
+int64_t Generator::load(CacheStep step, std::span<const Piece> pieces) {
   const int64_t most = step == CacheStep::decode ? options_.slots : options_.prefill_chunk_tokens;
-  int32_t *tokens = tokens_.view().as<int32_t>(), *cu = cu_seqlens_.view().as<int32_t>();
-  last_rows_.clear();
+  const Inputs& in = host_inputs_ ? *host_inputs_ : inputs_;
+  int32_t *tokens = in.tokens.as<int32_t>(), *cu = in.cu_seqlens.as<int32_t>();
   int64_t N = 0, slot = 0;
-  for (const Piece& p : pieces) {
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const Piece& p = pieces[i];
     SLUICE_CHECK(p.slot >= slot && p.slot < options_.slots, "slot ", p.slot, " after slot ",
                  slot - 1, " of ", options_.slots);
     SLUICE_CHECK(taken(p.slot) && !p.tokens.empty(), "slot ", p.slot, " is ",
@@ -113,29 +152,74 @@ void Generator::load(CacheStep step, std::span<const Piece> pieces) {
     for (; slot <= p.slot; ++slot) cu[slot] = int32_t(N);
     std::copy(p.tokens.begin(), p.tokens.end(), tokens + N);
     N += n;
-    last_rows_.push_back(N - 1);
+    in.last_rows.as<int32_t>()[i] = int32_t(N - 1);
   }
   for (; slot <= options_.slots; ++slot) cu[slot] = int32_t(N);
+  copy(past_.view(), in.past);
+  if (host_inputs_) copy_in_order(ctx_, in.memory.view(), inputs_.memory.view());
+  return N;
+}
+
+// The model on what was loaded, into logits_.
+void Generator::run(CacheStep step, int64_t N, int64_t pieces) {
+  const Context ctx = context_of(step);
+  const auto on_host = [](const Tensor& t) {
+    return std::span<const int32_t>(t.as<int32_t>(), size_t(t.dim(0)));
+  };
+  Sequences sequences{inputs_.cu_seqlens, inputs_.past, step};
+  if (host_inputs_)
+    sequences.on_host = {on_host(host_inputs_->cu_seqlens), on_host(host_inputs_->past)};
+  arena_.follow(step == CacheStep::decode ? decode_script_ : prefill_script_);
+  Tape tape(ctx, params_, Tape::Mode::infer);
+  const Var out = lm_.logits(tape,
+                             {.tokens = inputs_.tokens.rows(0, N),
+                              .targets = {},
+                              .loss_scale = {},
+                              .sequences = sequences},
+                             inputs_.last_rows.rows(0, pieces), &cache_);
+  copy_in_order(ctx, out.value, logits_.view().rows(0, pieces));
+}
+
+// On CUDA the second step of so many pieces, and every one after it, is one launch: addresses are
+// those of the plan, and lengths are read on the device.
+void Generator::run_decode(int64_t pieces) {
+  const auto body = [&] { run(CacheStep::decode, pieces, pieces); };
+  if (ctx_.device == Device::cpu) return body();
+  const auto found = graphs_.find(pieces);
+  if (found == graphs_.end()) {
+    body();
+    graphs_[pieces];
+    return;
+  }
+  if (!found->second) found->second.emplace(ctx_.stream, body);
+  found->second->launch(ctx_.stream);
 }
 
 Tensor Generator::feed(CacheStep step, std::span<const Piece> pieces) {
   SLUICE_CHECK(!pieces.empty(), "nothing to feed");
   const bool decode = step == CacheStep::decode;
-  load(step, pieces);
-  arena_.follow(decode ? decode_script_ : prefill_script_);
-  const Tensor logits = logits_.view().rows(0, int64_t(pieces.size()));
-  {
-    Tape tape(ctx_, params_, Tape::Mode::infer);
-    const Var out = lm_.logits(tape,
-                               {.tokens = tokens_.view().rows(0, last_rows_.back() + 1),
-                                .targets = {},
-                                .loss_scale = {},
-                                .sequences = {cu_seqlens_.view(), past_.view(), step}},
-                               last_rows_, &cache_);
-    copy(out.value, logits);
-  }
+  const int64_t count = int64_t(pieces.size());
+  SLUICE_CHECK(decode || count <= most_pieces(), "a prefill call of ", count, " pieces, at most ",
+               most_pieces());
+  const int64_t N = load(step, pieces);
+  decode ? run_decode(count) : run(step, N, count);
   for (const Piece& p : pieces) past_.view().as<int32_t>()[p.slot] += int32_t(p.tokens.size());
-  return logits;
+  return logits_.view().rows(0, count);
+}
+
+Generator::Sampled Generator::sample(const Tensor& logits, std::span<const SampleRule> rules) {
+  const int64_t N = logits.dim(0);
+  const Tensor tokens = tokens_.view().rows(0, N), logprobs = logprobs_.view().rows(0, N);
+  Context ctx = ctx_;
+  ctx.arena = &sampling_arena_;
+  sluice::sample(ctx, {.logits = logits, .rules = rules, .token = tokens, .logprob = logprobs});
+  const Tensor to = host_tokens_.view().rows(0, N);
+  copy(tokens, to), copy(logprobs, host_logprobs_.view().rows(0, N));
+  const std::span<const int32_t> chosen(to.as<int32_t>(), size_t(N));
+  for (int64_t n = 0; n < N; ++n)
+    SLUICE_CHECK(chosen[size_t(n)] >= 0, "logits of row ", n,
+                 ": one is NaN, or the largest is not finite");
+  return {chosen, {host_logprobs_.view().as<float>(), size_t(N)}};
 }
 
 }  // namespace sluice

@@ -61,7 +61,7 @@ void Scheduler::prefill() {
   for (Entry e = active_.begin(); e != active_.end(); ++e) {
     const Active& a = e->second;
     if (a.slot < 0 || a.fed == a.request.prompt.size()) continue;
-    if (tokens + piece(a) > chunk) break;
+    if (tokens + piece(a) > chunk || int64_t(entries.size()) == generator_.most_pieces()) break;
     tokens += piece(a);
     entries.push_back(e);
   }
@@ -112,13 +112,10 @@ void Scheduler::sample_next(const std::vector<Entry>& entries, const Tensor& log
                      .key = r.key,
                      .position = int64_t(e->second.done.tokens.size())});
   }
-  Buffer tokens(DType::i32, {N}), logprobs(DType::f32, {N});
-  sample(generator_.context(),
-         {.logits = logits, .rules = rules, .token = tokens.view(), .logprob = logprobs.view()});
+  const Generator::Sampled sampled = generator_.sample(logits, rules);
   for (int64_t n = 0; n < N; ++n) {
     const Entry e = entries[size_t(n)];
-    if (add_token(e->second, tokens.view().as<int32_t>()[n], logprobs.view().as<float>()[n]))
-      continue;
+    if (add_token(e->second, sampled.tokens[size_t(n)], sampled.logprobs[size_t(n)])) continue;
     generator_.leave(e->second.slot);
     finished_[e->first] = std::move(e->second.done);
     active_.erase(e);

@@ -24,6 +24,7 @@ struct Sequences {
   // With a cache only, whose slots are the documents:
   Tensor past{};  // [S] i32, on the device: tokens that each slot holds before the call
   CacheStep step = CacheStep::prefill;
+  SlotsOnHost on_host{};  // cu_seqlens and past, for a prefill on CUDA
 };
 
 // Mixes along the sequence: [N, D] -> [N, D].

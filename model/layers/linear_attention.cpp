@@ -45,14 +45,14 @@ double ConvQkv::weights() const {
 MixerCache ConvQkv::make_cache(DType dtype, Device device, int64_t slots) const {
   const int64_t K = config_.head_dim, W = config_.short_conv_kernel_size;
   MixerCache cache;
-  cache.state.push_back(Buffer(dtype, {slots, config_.num_value_heads, K, K}, device));
+  cache.state.push_back(Buffer(sum_type(dtype), {slots, config_.num_value_heads, K, K}, device));
   if (W > 0) cache.state.push_back(Buffer(dtype, {slots, 2 * qk_width_ + v_width_, W - 1}, device));
   return cache;
 }
 
-RecurrentState ConvQkv::matrix_state(const MixerCache* cache) {
+RecurrentState ConvQkv::matrix_state(const MixerCache* cache, CacheStep step) {
   if (!cache) return {};
-  return {cache->state[kState].view(), cache->state[kState].view()};
+  return {cache->state[kState].view(), cache->state[kState].view(), step == CacheStep::decode};
 }
 
 RowBlock GatedOutput::logit_rows(const KdaConfig& c) {

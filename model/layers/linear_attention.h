@@ -25,7 +25,8 @@ class ConvQkv {
 
   // The cache of a whole layer: its matrix state, and the inputs of the convolution.
   MixerCache make_cache(DType dtype, Device device, int64_t slots) const;
-  static RecurrentState matrix_state(const MixerCache* cache);  // [slots, HV, K, V], if any
+  // [slots, HV, K, V], if there is a cache; kept in the type of sums.
+  static RecurrentState matrix_state(const MixerCache* cache, CacheStep step);
 
  private:
   KdaConfig config_;

@@ -60,7 +60,7 @@ Var MlaLayer::attend(Tape& tape, const Var& q, const Var& c, const Var& k_rope,
 
 Var MlaLayer::attend_cached(Tape& tape, const Var& q, const Var& c, const Var& k_rope,
                             const Sequences& seq, const MixerCache& cache) const {
-  const LatentSlots slots{cache.rows.at(0).view(), seq.cu_seqlens, seq.past};
+  const LatentSlots slots{cache.rows.at(0).view(), seq.cu_seqlens, seq.past, seq.on_host};
   append_latents(tape, c, k_rope, slots, rope_theta());
   return attend_latents(tape,
                         {.q = q,

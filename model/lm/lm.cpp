@@ -1,8 +1,6 @@
 // model/lm/lm.cpp -- the model as a list of blocks on the tape.
 #include "model/lm/lm.h"
 
-#include <cstring>
-
 #include "model/autograd/basic_ops.h"
 #include "model/autograd/loss_op.h"
 #include "model/layers/registry.h"
@@ -87,16 +85,10 @@ Var Lm::loss(Tape& tape, const LmBatch& batch, Recompute recompute) const {
   return out.front();
 }
 
-Var Lm::logits(Tape& tape, const LmBatch& batch, std::span<const int64_t> rows,
-               const LmCache* cache) const {
+Var Lm::logits(Tape& tape, const LmBatch& batch, const Tensor& rows, const LmCache* cache) const {
   SLUICE_CHECK(!tape.recording(), "logits are for inference");
-  SLUICE_CHECK(tape.ctx().device == Device::cpu, "logits have no CUDA path yet");
   const SumResidual::State state = run_blocks(tape, batch, Recompute::none, cache);
-  const Var x = residual_.finish(tape, state);
-  const Var picked = tape.make(x.value.dtype, {int64_t(rows.size()), x.value.dim(1)});
-  const size_t width = size_t(x.value.dim(1) * size_of(x.value.dtype));
-  for (size_t i = 0; i < rows.size() && tape.ctx().mode != Mode::plan; ++i)
-    std::memcpy(picked.value.rows(int64_t(i), 1).data, x.value.rows(rows[i], 1).data, width);
+  const Var picked = pick_rows(tape, residual_.finish(tape, state), rows);
   const auto out = tape.block("head", head_groups(), Recompute::none, [&] {
     return std::vector<Var>{
         linear(tape, rmsnorm(tape, picked, final_norm_, config_.rms_norm_eps), head_)};

@@ -35,9 +35,9 @@ class Lm {
   Lm(const LmConfig& config, ParamStore& params);
 
   Var loss(Tape& tape, const LmBatch& batch, Recompute recompute) const;  // [1] f64
-  // Logits of the rows named: [rows.size(), vocab]. With a cache the documents, its slots, go on.
-  Var logits(Tape& tape, const LmBatch& batch, std::span<const int64_t> rows,
-             const LmCache* cache) const;
+  // Logits of the rows named, [n] i32 on the device: [n, vocab]. With a cache the documents, its
+  // slots, go on.
+  Var logits(Tape& tape, const LmBatch& batch, const Tensor& rows, const LmCache* cache) const;
   LmCache make_cache(DType dtype, Device device, int64_t slots, int64_t max_tokens) const;
 
   const LmConfig& config() const { return config_; }

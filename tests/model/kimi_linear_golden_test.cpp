@@ -73,9 +73,9 @@ class Model {
     *docs.scale.view().as<double>() = 1.0 / double(B_ * (T_ - 1));
     {
       Tape tape(ctx, params_, Tape::Mode::infer);
-      std::vector<int64_t> rows(size_t(count * T_));
-      std::iota(rows.begin(), rows.end(), 0);
-      const Var out = lm_.logits(tape, docs.batch(), rows, nullptr);
+      const Buffer rows(DType::i32, {count * T_});
+      std::iota(rows.view().as<int32_t>(), rows.view().as<int32_t>() + count * T_, 0);
+      const Var out = lm_.logits(tape, docs.batch(), rows.view(), nullptr);
       for (int64_t i = 0; i < out.value.numel(); ++i)
         logits_.push_back(test::element(out.value, i));
     }

@@ -19,11 +19,11 @@ Buffer run(const Context& ctx, PlainStore& params, const Lm& lm, const test::Doc
   Buffer kept;
   const LmBatch batch = docs.batch();
   const int64_t N = batch.tokens.dim(0);
-  std::vector<int64_t> rows;
-  for (int64_t n = 0; n < N; ++n) rows.push_back(n);
+  const Buffer rows(DType::i32, {N});
+  for (int64_t n = 0; n < N; ++n) rows.view().as<int32_t>()[n] = int32_t(n);
   {
     Tape tape(ctx, params, Tape::Mode::infer);
-    const Var logits = lm.logits(tape, batch, rows, nullptr);
+    const Var logits = lm.logits(tape, batch, rows.view(), nullptr);
     kept = Buffer(logits.value);
     copy(logits.value, kept.view());
   }
