@@ -31,9 +31,22 @@ void add_bench(CLI::App& app) {
   d->add_option("--context-tokens", dec.context_tokens)->check(count())->capture_default_str();
   d->add_option("--new-tokens", dec.new_tokens, "measured")->check(count())->capture_default_str();
   d->add_option("--slots", dec.slots, "sequences at a time")->check(count())->capture_default_str();
+  d->add_flag("--most-slots", dec.most_slots, "as many sequences as the GPU's memory holds");
   d->add_flag("--made-up-context", dec.made_up, "caches of random numbers, not prefilled");
   d->add_flag("--json", dec.json, "for programs");
   d->callback([] { bench_decode(dec); });
+
+  static BenchPrefill pre;
+  CLI::App* p = bench->add_subcommand(
+      "prefill", "a long prompt in chunks: some are timed, each after a made-up context");
+  add_config_options(*p, pre.config);
+  p->add_option("--context-tokens", pre.context_tokens)->check(count())->capture_default_str();
+  p->add_option("--chunk-tokens", pre.chunk_tokens)->check(count())->capture_default_str();
+  p->add_option("--points", pre.points, "chunks that are timed")
+      ->check(count())
+      ->capture_default_str();
+  p->add_flag("--json", pre.json, "for programs");
+  p->callback([] { bench_prefill(pre); });
 }
 
 }  // namespace sluice::launch

@@ -72,8 +72,16 @@ void bench_decode(const BenchDecode& c) {
       load(c.config), {.context_tokens = c.context_tokens,
                        .new_tokens = c.new_tokens,
                        .slots = c.slots,
+                       .most_slots = c.most_slots,
                        .fill = c.made_up ? ContextFill::made_up : ContextFill::prefill});
   fmt::print("{}", c.json ? report.dump(1) + "\n" : bench_decode_text(report));
+}
+
+void bench_prefill(const BenchPrefill& c) {
+  const nlohmann::ordered_json report = sluice::bench_prefill(
+      load(c.config),
+      {.context_tokens = c.context_tokens, .chunk_tokens = c.chunk_tokens, .points = c.points});
+  fmt::print("{}", c.json ? report.dump(1) + "\n" : bench_prefill_text(report));
 }
 
 }  // namespace sluice::launch

@@ -96,6 +96,7 @@ struct Generate {
   double top_p = 1;
   uint64_t seed = 1;
   std::vector<std::string> stop;
+  std::string device;  // cpu | cuda; empty: the run's
   bool json = false;
   int64_t threads = 0;  // 0: one a core
 };
@@ -165,9 +166,15 @@ struct BenchDecode {
   ConfigSource config;
   int64_t context_tokens = 1024, new_tokens = 32, slots = 1;
   bool made_up = false;  // a context that is not prefilled
-  bool json = false;
+  bool most_slots = false, json = false;
 };
 void bench_decode(const BenchDecode& c);
+struct BenchPrefill {
+  ConfigSource config;
+  int64_t context_tokens = 131072, chunk_tokens = 8192, points = 5;
+  bool json = false;
+};
+void bench_prefill(const BenchPrefill& c);
 
 void gradcheck(const std::string& config_file);  // empty: the built-in small models
 // Bitwise: the losses of two runs, and their newest checkpoints. Returns false if anything differs.

@@ -14,6 +14,7 @@
 #include "launch/text_codec.h"
 #include "model/generate/scheduler.h"
 #include "model/generate/text_stream.h"
+#include "trainer/loop/device.h"
 #include "trainer/loop/model_file.h"
 
 namespace sluice::launch {
@@ -114,7 +115,8 @@ void print_speed(const Scheduler::Throughput& t) {
 }  // namespace
 
 void generate(const Generate& c) {
-  const LoadedModel m = load_model(c.run);
+  const LoadedModel m =
+      load_model(c.run, c.device.empty() ? std::nullopt : std::optional(device_of(c.device)));
   for (const std::string& p : m.skipped) fmt::print(stderr, "BROKEN CHECKPOINT {}\n", p);
   const TextCodec codec = text_codec(m.config.data);
   const std::vector<std::string> prompts = prompts_of(c);
@@ -125,8 +127,11 @@ void generate(const Generate& c) {
   for (const Request& r : requests) longest = std::max(longest, int64_t(r.prompt.size()));
   ThreadPool threads(c.threads > 0 ? int(c.threads)
                                    : int(std::max(1u, std::thread::hardware_concurrency())));
-  const Context ctx{.threads = &threads};
-  Generator generator(ctx, *m.params, *m.lm, DType::f32,
+  Context ctx{.threads = &threads};
+  const Device device = m.params->shards().front().master.device;
+  const DeviceHandles handles(device, ctx);
+  m.params->refresh(ctx);
+  Generator generator(ctx, *m.params, *m.lm, device == Device::cuda ? DType::bf16 : DType::f32,
                       {.slots = std::min(c.slots, int64_t(prompts.size())),
                        .max_tokens = longest + c.max_new_tokens,
                        .prefill_chunk_tokens = c.prefill_chunk_tokens});

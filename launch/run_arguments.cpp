@@ -74,6 +74,8 @@ void add_generate(CLI::App& app) {
       ->capture_default_str();
   g->add_option("--stop", gen.stop, "text that ends a sample and is left out, repeatable")
       ->allow_extra_args(false);
+  g->add_option("--device", gen.device, "cpu or cuda; left out: the run's")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   g->add_flag("--json", gen.json, "one JSON line a prompt: prompt, text, tokens, logprobs, stop");
   g->add_option("--threads", gen.threads, "0: one a core")
       ->check(CLI::NonNegativeNumber)

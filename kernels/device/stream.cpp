@@ -46,6 +46,11 @@ void Event::record(const Context& ctx) {
 void Event::wait() const {
   if (event_) SLUICE_CUDA(cudaEventSynchronize(event_.get()));
 }
+int64_t free_device_bytes() {
+  size_t free = 0, total = 0;
+  SLUICE_CUDA(cudaMemGetInfo(&free, &total));
+  return int64_t(free);
+}
 
 const char* gpu_name() {
   static const std::string text = [] {
@@ -84,6 +89,9 @@ Event::Event(Device device) {
 void Event::Destroy::operator()(CUevent_st*) const {}
 void Event::record(const Context&) {}
 void Event::wait() const {}
+int64_t free_device_bytes() {
+  return 0;
+}
 const char* gpu_name() {
   return "none";
 }

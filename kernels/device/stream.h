@@ -40,6 +40,8 @@ class Event {
   std::unique_ptr<CUevent_st, Destroy> event_;
 };
 
+int64_t free_device_bytes();  // that could be allocated now
+
 // "NVIDIA H100 80GB HBM3, driver 13.0, runtime 13.0": part of the fingerprint of a run.
 const char* gpu_name();
 

@@ -1,5 +1,5 @@
 // kernels/mla_cache/cuda_prefill.cu -- many queries of a slot against its cache: keys and values of
-// a block of tokens are made by one product, then a CTA takes 64 queries of a head through them.
+// a block of tokens are made by one product, then a CTA takes 128 queries of a head through them.
 //
 // What a query has so far (sum, largest score, sum of weights) waits in scratch for the next block,
 // so that memory is bounded by the block, whatever the context. Blocks are counted from token 0.
@@ -12,7 +12,7 @@ using namespace mla_cache_gpu;
 
 namespace {
 
-constexpr int kThreads = 128, kRows = int(kQueryTile), kQk = 192, kV = 128;
+constexpr int kThreads = 256, kRows = 128, kQk = 192, kV = 128;
 constexpr int kQkPitch = kQk + 8, kVPitch = kV + 8;
 
 struct Shared {
@@ -150,7 +150,7 @@ struct State {
   }
 };
 
-__global__ void __launch_bounds__(kThreads, 2) prefill_kernel(Call t) {
+__global__ void __launch_bounds__(kThreads, 1) prefill_kernel(Call t) {
   extern __shared__ __align__(16) char memory[];
   Shared& s = *reinterpret_cast<Shared*>(memory);
   // The latest queries, which see most, first.

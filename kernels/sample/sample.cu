@@ -2,7 +2,8 @@
 // have no order and every cut is exact: what differs from the reference differs by that rounding.
 //
 // bf16 logits are 16-bit keys. What top_k and top_p keep is everything above some key and, of that
-// key, the lowest ids: found by two histograms, of the key's upper and lower byte.
+// key, the lowest ids: found by counting the keys' upper bytes and then, from the top, the lower
+// bytes below one upper one.
 #include <vector>
 
 #include "kernels/base/cuda_check.h"
@@ -40,9 +41,14 @@ struct Row {
   int V;
   float top, inverse;
 
-  __device__ Mass weight(int i) const {
-    return __float2ull_rn(expf((__bfloat162float(x[i]) - top) * inverse) * kOne);
+  __device__ Mass weight(float logit) const {
+    return __float2ull_rn(expf((logit - top) * inverse) * kOne);
   }
+  __device__ Mass weight_of(unsigned key) const {
+    const unsigned bits = key & 0x8000 ? key & 0x7fff : 0xffff & ~key;
+    return weight(__bfloat162float(__ushort_as_bfloat16(uint16_t(bits))));
+  }
+  __device__ Mass weight_at(int i) const { return weight(__bfloat162float(x[i])); }
 };
 
 // What is kept: keys above `key`, and of that key ids below `ids`.
@@ -53,104 +59,116 @@ struct Kept {
 };
 
 struct Shared {
-  Mass mass[kBins], reduce[32];
-  unsigned count[kBins];
-  // What the search found: the bin, and what lies above it.
+  Mass reduce[kThreads / 32];
+  unsigned upper[kBins], lower[kBins];  // how many kept ids have this byte
+  // What a search found: the byte, and what lies above it.
   int bin;
   Mass mass_above;
   unsigned count_above;
 };
 
-// The highest bin at which enough has come together, counting from the top, with what came before.
-__device__ void find_bin(Shared& s, bool by_count, Mass need, Mass mass_above,
-                         unsigned count_above) {
+// How many kept ids have each upper byte, or each lower byte below that upper one. Equal bytes of a
+// warp are added at once: logits have few different upper ones.
+__device__ void count_bytes(const Row& r, Shared& s, const Kept& kept, int upper) {
+  unsigned* bins = upper < 0 ? s.upper : s.lower;
   __syncthreads();
-  if (threadIdx.x == 0) {
-    int bin = kBins - 1;
-    for (; bin > 0; --bin) {
-      if (by_count ? count_above + s.count[bin] >= need : mass_above + s.mass[bin] >= need) break;
-      mass_above += s.mass[bin], count_above += s.count[bin];
-    }
-    s.bin = bin, s.mass_above = mass_above, s.count_above = count_above;
-  }
+  for (int b = threadIdx.x; b < kBins; b += kThreads) bins[b] = 0;
   __syncthreads();
-}
-
-// Histograms of a byte of the keys: all of them, or those whose upper byte is `upper`.
-__device__ void count_bins(const Row& r, Shared& s, const Kept& kept, int upper) {
-  __syncthreads();
-  for (int b = threadIdx.x; b < kBins; b += kThreads) s.mass[b] = 0, s.count[b] = 0;
-  __syncthreads();
-  for (int i = threadIdx.x; i < r.V; i += kThreads) {
-    const unsigned k = key_of(r.x[i]);
-    if (!kept(k, i) || (upper >= 0 && int(k >> 8) != upper)) continue;
-    const unsigned bin = upper >= 0 ? k & 255 : k >> 8;
-    atomicAdd(&s.count[bin], 1u);
-    atomicAdd(&s.mass[bin], r.weight(i));
-  }
-}
-
-// The id below which there are `many` kept ids of the key.
-__device__ int id_bound(const Row& r, Shared& s, const Kept& kept, unsigned key, unsigned many) {
-  int low = 0, high = r.V;  // the smallest bound with at least so many below
-  while (low < high) {
-    const int middle = (low + high) / 2;
-    unsigned n = 0;
-    for (int i = threadIdx.x; i < middle; i += kThreads) n += key_of(r.x[i]) == key && kept(key, i);
-    n = unsigned(block_all(Mass(n), s.reduce, [](Mass a, Mass b) { return a + b; }));
-    n >= many ? high = middle : low = middle + 1;
-  }
-  return low;
-}
-
-// Of what is kept, the highest ids by key until there are `need` of them, or so much mass.
-__device__ Kept cut(const Row& r, Shared& s, const Kept& kept, bool by_count, Mass need) {
-  count_bins(r, s, kept, -1);
-  find_bin(s, by_count, need, 0, 0);
-  const int upper = s.bin;
-  const Mass mass_above = s.mass_above;
-  const unsigned count_above = s.count_above;
-  count_bins(r, s, kept, upper);
-  find_bin(s, by_count, need, mass_above, count_above);
-  const unsigned key = unsigned(upper) << 8 | unsigned(s.bin), there = s.count[s.bin];
-  if (there == 0) return kept;  // less than asked for: all of it
-  // All of one key weigh the same.
-  const Mass each = s.mass[s.bin] / there;
-  const Mass missing = by_count ? need - s.count_above : need - min(need, s.mass_above);
-  const unsigned many = by_count ? unsigned(missing)
-                        : each == 0
-                            ? there
-                            : unsigned(min(Mass(there), max(Mass(1), (missing + each - 1) / each)));
-  return {key, many >= there && kept.key != key ? r.V : id_bound(r, s, kept, key, many)};
-}
-
-// The first kept id, in order of id, at which the cumulative mass passes `target`.
-__device__ int invert(const Row& r, Shared& s, const Kept& kept, Mass target) {
-  Mass before = 0;
   for (int begin = 0; begin < r.V; begin += kThreads) {
     const int i = begin + threadIdx.x;
-    const bool mine = i < r.V && kept(key_of(r.x[i]), i);
-    const Mass w = mine ? r.weight(i) : 0;
-    const Mass tile = block_all(w, s.reduce, [](Mass a, Mass b) { return a + b; });
+    const unsigned k = i < r.V ? key_of(r.x[i]) : 0;
+    const bool counts = i < r.V && kept(k, i) && (upper < 0 || int(k >> 8) == upper);
+    const unsigned byte = !counts ? kBins : upper < 0 ? k >> 8 : k & 255;
+    const unsigned equal = __match_any_sync(0xffffffffu, byte);
+    if (counts && int(threadIdx.x) % 32 == __ffs(int(equal)) - 1)
+      atomicAdd(&bins[byte], unsigned(__popc(equal)));
+  }
+  __syncthreads();
+}
+
+// Of one upper byte, what all ids of a lower byte weigh.
+__device__ Mass bin_mass(const Row& r, const Shared& s, int upper, int lower) {
+  if (s.lower[lower] == 0) return 0;
+  return s.lower[lower] * r.weight_of(unsigned(upper) << 8 | unsigned(lower));
+}
+
+// The smallest id at which the sum of value(0), value(1), ... passes `target`; it does.
+template <class Value>
+__device__ int locate(const Row& r, Shared& s, Mass target, Value value) {
+  constexpr int kWarps = kThreads / 32;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int each = (r.V + kWarps - 1) / kWarps;  // a warp sums as many ids in a row
+  const auto add = [](Mass a, Mass b) { return a + b; };
+  Mass sum = 0;
+  for (int i = warp * each + lane; i < min((warp + 1) * each, r.V); i += 32) sum += value(i);
+  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  __syncthreads();
+  if (lane == 0) s.reduce[warp] = sum;
+  __syncthreads();
+  Mass before = 0;
+  int w = 0;
+  for (; w + 1 < kWarps && before + s.reduce[w] <= target; ++w) before += s.reduce[w];
+  for (int begin = w * each; begin < r.V; begin += kThreads) {
+    const int i = begin + threadIdx.x;
+    const Mass mine = i < r.V ? value(i) : 0;
+    const Mass tile = block_all(mine, s.reduce, add);
     if (before + tile <= target) {
       before += tile;
       continue;
     }
     // In this tile: inclusive sums by warp, then the warps before.
-    Mass sum = w;
+    Mass up_to = mine;
     for (int offset = 1; offset < 32; offset *= 2) {
-      const Mass other = __shfl_up_sync(0xffffffffu, sum, offset);
-      if (int(threadIdx.x) % 32 >= offset) sum += other;
+      const Mass other = __shfl_up_sync(0xffffffffu, up_to, offset);
+      if (lane >= offset) up_to += other;
     }
     __syncthreads();
-    if (threadIdx.x % 32 == 31) s.reduce[threadIdx.x / 32] = sum;
+    if (lane == 31) s.reduce[warp] = up_to;
     __syncthreads();
-    for (int p = 0; p < int(threadIdx.x) / 32; ++p) sum += s.reduce[p];
-    __syncthreads();
-    const int found = w > 0 && before + sum > target ? i : r.V;
-    return int(block_all(Mass(found), s.reduce, [](Mass a, Mass b) { return min(a, b); }));
+    up_to += before;
+    for (int p = 0; p < warp; ++p) up_to += s.reduce[p];
+    const Mass found = mine > 0 && up_to > target ? Mass(i) : Mass(r.V);
+    return int(block_all(found, s.reduce, [](Mass a, Mass b) { return min(a, b); }));
   }
-  return -1;  // not reached: target is below the mass
+  return r.V - 1;
+}
+
+// Of what is kept, the highest ids by key, equals by id, until there are `need` of them, or so much
+// mass.
+__device__ Kept cut(const Row& r, Shared& s, const Kept& kept, bool by_count, Mass need) {
+  count_bytes(r, s, kept, -1);
+  Mass mass = 0;  // of what lies above the upper byte
+  unsigned count = 0;
+  for (int upper = kBins - 1; upper >= 0; --upper) {
+    if (s.upper[upper] == 0) continue;
+    if (by_count && count + s.upper[upper] < need) {
+      count += s.upper[upper];
+      continue;
+    }
+    count_bytes(r, s, kept, upper);
+    if (threadIdx.x == 0) {
+      s.bin = -1;
+      for (int lower = kBins - 1; lower >= 0 && s.bin < 0; --lower) {
+        const Mass here = by_count ? 0 : bin_mass(r, s, upper, lower);
+        if (s.lower[lower] > 0 && (by_count ? count + s.lower[lower] >= need : mass + here >= need))
+          s.bin = lower;
+        else
+          mass += here, count += s.lower[lower];
+      }
+      s.mass_above = mass, s.count_above = count;
+    }
+    __syncthreads();
+    mass = s.mass_above, count = s.count_above;
+    const int lower = s.bin;
+    if (lower < 0) continue;
+    const unsigned key = unsigned(upper) << 8 | unsigned(lower), there = s.lower[lower];
+    const Mass each = max(Mass(1), r.weight_of(key));  // all of one key weigh the same
+    const Mass missing = need - min(need, by_count ? Mass(count) : mass);
+    const Mass many = by_count ? missing : max(Mass(1), (missing + each - 1) / each);
+    const auto is = [&](int i) { return Mass(key_of(r.x[i]) == key && kept(key, i)); };
+    return {key, locate(r, s, min(many, Mass(there)) - 1, is) + 1};
+  }
+  return kept;  // there is less than was asked for
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -175,7 +193,7 @@ __global__ void __launch_bounds__(kThreads)
   const auto mass = [&](const Kept& kept) {
     Mass sum = 0;
     for (int i = threadIdx.x; i < V; i += kThreads)
-      if (kept(key_of(r.x[i]), i)) sum += r.weight(i);
+      if (kept(key_of(r.x[i]), i)) sum += r.weight_at(i);
     return block_all(sum, s.reduce, [](Mass a, Mass b) { return a + b; });
   };
   Kept kept;
@@ -186,7 +204,9 @@ __global__ void __launch_bounds__(kThreads)
     kept = cut(r, s, kept, false, Mass(ceil(rule.top_p * double(total))));
     total = mass(kept);
   }
-  if (!rule.greedy) id = invert(r, s, kept, min(Mass(rule.u * double(total)), total - 1));
+  if (!rule.greedy)
+    id = locate(r, s, min(Mass(rule.u * double(total)), total - 1),
+                [&](int i) { return kept(key_of(r.x[i]), i) ? r.weight_at(i) : 0; });
   if (threadIdx.x == 0) {
     token[n] = id;
     logprob[n] = float(double((__bfloat162float(r.x[id]) - r.top)) * double(r.inverse) -

@@ -20,12 +20,13 @@ static constexpr int64_t kAlign = 128;  // elements: 256 bytes of the narrowest 
 void PlainStore::plan() {
   SLUICE_CHECK(shards_.empty(), "plan() or allocate() is called once");
   begin_.assign(1, 0);
+  const bool trains = purpose_ == Purpose::training;
   for (int i = 0; i < size(); ++i) {
     const ParamSpec& s = spec({i});
     begin_.push_back(begin_.back() + (s.numel() + kAlign - 1) / kAlign * kAlign);
     const Tensor flat = make_tensor(nullptr, dtype_, device_, {s.numel()});
     Shard& shard = shards_.emplace_back(Shard{.id = {i}, .begin = 0, .master = flat, .grad = {}});
-    if (s.rule == UpdateRule::gradient) shard.grad = flat;
+    if (trains && s.rule == UpdateRule::gradient) shard.grad = flat;
     if (device_ == Device::cuda && !s.wide)
       shard.copy = make_tensor(nullptr, DType::bf16, device_, {s.numel()});
   }
@@ -81,7 +82,8 @@ Grad PlainStore::grad(ParamId id) {
   const ParamSpec& s = spec(id);
   SLUICE_CHECK(in_backward_.at(size_t(s.group)) > 0, "gradient of ", s.name,
                " is used outside its block's backward pass");
-  SLUICE_CHECK(s.rule == UpdateRule::gradient, s.name, " has no gradient");
+  SLUICE_CHECK(s.rule == UpdateRule::gradient && purpose_ == Purpose::training, s.name,
+               " has no gradient");
   const bool add = written_.at(size_t(id.index));
   written_[size_t(id.index)] = true;
   return {with_shape(shards_.at(size_t(id.index)).grad, s.shape), add};

@@ -12,7 +12,9 @@ namespace sluice {
 // block is refused here as well, so that code which works on one rank works on many.
 class PlainStore : public ParamStore {
  public:
-  explicit PlainStore(DType dtype, Device device = Device::cpu) : dtype_(dtype), device_(device) {}
+  enum class Purpose : uint8_t { training, inference };  // inference: there are no gradients
+  explicit PlainStore(DType dtype, Device device = Device::cpu, Purpose purpose = Purpose::training)
+      : dtype_(dtype), device_(device), purpose_(purpose) {}
 
   // Sizes alone: shards exist, their memory does not.
   void plan();
@@ -34,6 +36,7 @@ class PlainStore : public ParamStore {
  private:
   DType dtype_;
   Device device_;
+  Purpose purpose_;
   Buffer values_, grads_, copies_;  // copies_: bf16, on CUDA only
   std::vector<Shard> shards_;       // by ParamId::index
   std::vector<int64_t> begin_;      // of a shard in the buffers; and their length

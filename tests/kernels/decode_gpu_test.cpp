@@ -57,10 +57,12 @@ std::vector<int32_t> boundaries(const std::vector<int32_t>& lengths) {
 }
 
 // |got - want| over max(|want|, rms(want)).
-void expect_near(const Tensor& got, const Tensor& want, double bound, const std::string& what) {
+void expect_near(const Tensor& got, const Tensor& want, double bound, const std::string& what,
+                 double rms = INFINITY) {
   const ErrorStats e = compare_gpu({}, got, want, bound);
   std::printf("  %s: rms error %.1e, worst %.2f of the bound\n", what.c_str(), e.rms, e.worst);
   EXPECT_LE(e.worst, 1) << what << ": " << e;
+  EXPECT_LE(e.rms, rms) << what << ": " << e;
 }
 
 void expect_same(const Tensor& a, const Tensor& b, const std::string& what) {
@@ -161,10 +163,11 @@ TEST_F(DecodeGpu, KdaStepsContinueChunks) {
   for (int64_t n = 60; n < 70; ++n) call(n, 1, true, steps, o_steps);
   const Buffer a(p.state.narrow.view()), b(p.state.narrow.view());
   copy(whole.view(), a.view()), copy(steps.view(), b.view());
-  expect_near(b.view(), a.view(), .02, "state");  // chunks round their operands to bf16
+  // Chunks round their operands to bf16: 2^-9 each, of terms that are some times their sum.
+  expect_near(b.view(), a.view(), .05, "state", 4e-3);
   const Buffer c(p.o.narrow.view()), d(p.o.narrow.view());
   copy(o_whole.view(), c.view()), copy(o_steps.view(), d.view());
-  expect_near(d.view(), c.view(), .03, "o");
+  expect_near(d.view(), c.view(), .03, "o", 4e-3);
 }
 
 TEST_F(DecodeGpu, ConvolutionGoesOnFromItsStates) {
@@ -215,7 +218,8 @@ struct CacheCase {
         N(cu.values.back()),
         S(int64_t(past.size())),
         q(DType::bf16, {N, d.H, d.nope + d.rope}, 1),
-        w(DType::bf16, {d.H * (d.nope + d.V), d.r}, 2, 0.3),
+        // Keys and values, and so scores, of a few units whatever r is.
+        w(DType::bf16, {d.H * (d.nope + d.V), d.r}, 2, 2.4 / std::sqrt(double(d.r))),
         c(DType::bf16, {N, d.r}, 3),
         k_rope(DType::bf16, {N, d.rope}, 4),
         latents(DType::bf16, {S, room, d.r + d.rope}, 5),
@@ -274,7 +278,7 @@ void expect_cache_near(const CacheCase& p, bool decode, const std::string& what)
   EXPECT_EQ(gpu.arena.used(), 0);
   // Keys and values (prefill) or queries and sums of latents (decode), weights and outputs are
   // rounded to bf16: 2^-9 each, of terms that may be larger than what is left of them.
-  expect_near(p.o.download(), p.o.host.view(), .04, what);
+  expect_near(p.o.download(), p.o.host.view(), .04, what, 6e-3);
 }
 
 const Dims kDims[] = {{3, 64, 32, 16, 48, 0},
@@ -388,7 +392,7 @@ TEST_F(DecodeGpu, SamplesAreTheReferences) {
       copy(token.gpu.view(), got.view());
       for (int64_t n = 0; n < N; ++n) {
         ++drawn;
-        if (element(got.view(), n) != element(token.host.view(), n)) {
+        if (got.view().as<int32_t>()[n] != token.host.view().as<int32_t>()[n]) {
           ++different;
           EXPECT_NE(n % 4, 0) << "greedy, V " << V;
           continue;
@@ -418,9 +422,9 @@ TEST_F(DecodeGpu, LogitsThatAreNotNumbersGiveNoToken) {
                .logprob = logprob.gpu.view()});
   const Buffer got(DType::i32, {3});
   copy(token.gpu.view(), got.view());
-  EXPECT_EQ(element(got.view(), 0), -1);
-  EXPECT_GE(element(got.view(), 1), 0);
-  EXPECT_EQ(element(got.view(), 2), -1);
+  EXPECT_EQ(got.view().as<int32_t>()[0], -1);
+  EXPECT_GE(got.view().as<int32_t>()[1], 0);
+  EXPECT_EQ(got.view().as<int32_t>()[2], -1);
 }
 
 }  // namespace

@@ -1,174 +1,150 @@
-// trainer/bench/decode_bench.cpp -- correctness first, then the two rates of a generator.
+// trainer/bench/decode_bench.cpp -- correctness first, then the time of a step of all slots.
 #include "trainer/bench/decode_bench.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
-#include <thread>
+#include <utility>
 
-#include "kernels/tensor/rng.h"
-#include "model/autograd/plain_store.h"
-#include "model/generate/generator.h"
+#include "trainer/bench/subject.h"
 #include "trainer/loop/measure.h"
 
 namespace sluice {
 
 namespace {
 
-constexpr int64_t kPrefillChunk = 512;
+constexpr int64_t kWarm = 3;  // steps: on CUDA the second one records
 
-struct Texts {
-  Texts(int64_t slots, int64_t tokens, int64_t vocab) {
-    for (int64_t s = 0; s < slots; ++s) {
-      std::vector<int32_t>& text = of.emplace_back();
-      for (int64_t i = 0; i < tokens; ++i)
-        text.push_back(int32_t(random_uniform(uint64_t(s), uint64_t(i)) * double(vocab)));
-    }
-  }
-  std::span<const int32_t> piece(int64_t slot, int64_t begin, int64_t count) const {
-    return std::span(of[size_t(slot)]).subspan(size_t(begin), size_t(count));
-  }
-  std::vector<std::vector<int32_t>> of;
-};
-
-void prefill(Generator& g, const Texts& texts, int64_t slot, int64_t begin, int64_t end) {
-  for (int64_t at = begin; at < end; at += kPrefillChunk) {
-    const Generator::Piece piece{slot, texts.piece(slot, at, std::min(kPrefillChunk, end - at))};
+void prefill(const GenerationSubject& s, Generator& g, int64_t slot, int64_t tokens) {
+  constexpr int64_t kPiece = GenerationSubject::kRealTokens;
+  for (int64_t at = 0; at < tokens; at += kPiece) {
+    const Generator::Piece piece{slot, s.text(std::min(kPiece, tokens - at))};
     g.feed(CacheStep::prefill, {&piece, 1});
   }
 }
 
-// The first kPrefillChunk tokens, and rows like theirs for the others.
-void make_up(const Context& ctx, Generator& g, const Texts& texts, int64_t slot, int64_t context) {
-  const int64_t real = std::min(kPrefillChunk, context);
-  prefill(g, texts, slot, 0, real);
-  uint64_t key = uint64_t(slot);
-  for (const MixerCache& layer : g.cache())
-    for (const Buffer& buffer : layer.rows) {
-      const int64_t width = buffer.view().numel() / buffer.view().dim(0) / buffer.view().dim(1);
-      float* rows = buffer.view().row<float>(slot);  // [max_tokens, width]
-      double squares = 0;
-      for (int64_t i = 0; i < real * width; ++i) squares += double(rows[i]) * double(rows[i]);
-      // Uniform in +-r has a mean square of r^2 / 3.
-      const double r = std::sqrt(3 * squares / double(real * width));
-      ++key;
-      parallel_for(ctx, context - real, [&](int64_t t) {
-        for (int64_t i = (real + t) * width; i < (real + t + 1) * width; ++i)
-          rows[i] = float((2 * random_uniform(key, uint64_t(i)) - 1) * r);
-      });
+// The most slots that there is memory for: what one needs, then down from what should fit.
+std::unique_ptr<Generator> largest(const GenerationSubject& s, GeneratorOptions o) {
+  o.slots = 1;
+  const int64_t tokens = std::exchange(o.max_tokens, 256);
+  const GeneratorBytes one = s.generator(o)->bytes();
+  o.max_tokens = tokens;
+  const int64_t each = one.state_per_slot + tokens * one.cache_per_token;
+  for (o.slots = free_device_bytes() / each; o.slots > 0;
+       o.slots -= std::max<int64_t>(1, o.slots / 50)) {
+    try {
+      return s.generator(o);
+    } catch (const Error& e) {
+      if (std::string(e.what()).find("cudaErrorMemoryAllocation") == std::string::npos) throw;
     }
-  g.assume_length(slot, context);
+  }
+  throw Error(cat("no slot of ", tokens, " tokens fits: it needs ", each, " bytes"));
 }
 
-// One token of every slot.
-Tensor decode(Generator& g, const Texts& texts, int64_t slots, int64_t at) {
-  std::vector<Generator::Piece> pieces;
-  for (int64_t s = 0; s < slots; ++s) pieces.push_back({s, texts.piece(s, at, 1)});
-  return g.feed(CacheStep::decode, pieces);
+std::vector<double> step_seconds(const GenerationSubject& s, Generator& g, int64_t steps) {
+  const int64_t slots = g.options().slots;
+  const std::vector<SampleRule> rules(static_cast<size_t>(slots));
+  std::vector<int32_t> tokens(size_t(slots), s.text(1)[0]);
+  std::vector<double> seconds;
+  for (int64_t i = 0; i < kWarm + steps; ++i) {
+    const double from = monotonic_seconds();
+    std::vector<Generator::Piece> pieces;
+    for (int64_t n = 0; n < slots; ++n)
+      pieces.push_back({n, std::span(tokens).subspan(size_t(n), 1)});
+    const Generator::Sampled next = g.sample(g.feed(CacheStep::decode, pieces), rules);
+    std::copy(next.tokens.begin(), next.tokens.end(), tokens.begin());
+    if (i >= kWarm) seconds.push_back(monotonic_seconds() - from);
+  }
+  std::sort(seconds.begin(), seconds.end());
+  return seconds;
 }
 
-// Largest difference of the logits after a short text: token by token, and in one piece.
-double step_difference(const Context& ctx, ParamStore& params, const Lm& lm, double* largest) {
-  constexpr int64_t kTokens = 72, kSingle = 8;
-  const Texts texts(2, kTokens, *lm.config().vocab_size);
-  Generator g(ctx, params, lm, DType::f32,
-              {.slots = 2, .max_tokens = kTokens, .prefill_chunk_tokens = kPrefillChunk});
-  g.join();
-  g.join();
-  const Generator::Piece whole{0, texts.piece(0, 0, kTokens)};
-  const Tensor expected = g.feed(CacheStep::prefill, {&whole, 1});
-  const std::vector<float> want(expected.row<float>(0), expected.row<float>(0) + expected.dim(1));
-  const Generator::Piece most{1, texts.piece(0, 0, kTokens - kSingle)};
-  g.feed(CacheStep::prefill, {&most, 1});
-  Tensor got;
-  for (int64_t t = kTokens - kSingle; t < kTokens; ++t) {
-    const Generator::Piece one{1, texts.piece(0, t, 1)};
-    got = g.feed(CacheStep::decode, {&one, 1});
-  }
-  double worst = 0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    worst = std::max(worst, double(std::fabs(got.row<float>(0)[i] - want[i])));
-    *largest = std::max(*largest, double(std::fabs(want[i])));
-  }
-  return worst;
+// Least bytes of a step: weights once, states read and written, the rows of every context read.
+double step_bytes(const GenerationSubject& s, const GeneratorBytes& b, int64_t slots,
+                  int64_t context) {
+  double weights = 0;
+  for (const Shard& shard : s.params->shards())
+    if (s.params->spec(shard.id).name != "embedding.weight")
+      weights += double(s.params->spec(shard.id).numel()) * double(size_of(s.dtype()));
+  return weights + double(slots) *
+                       (2 * double(b.state_per_slot) + double(context) * double(b.cache_per_token));
 }
 
 }  // namespace
 
 nlohmann::ordered_json bench_decode(const Config& config, const DecodeBench& bench) {
-  const Config& c = config;
-  if (!c.model.vocab_size) throw Error("model.vocab_size: expected a size (no tokenizer is read)");
-  const int threads =
-      c.run.threads ? int(*c.run.threads) : int(std::max(1u, std::thread::hardware_concurrency()));
-  ThreadPool pool(threads);
-  Context ctx;
-  ctx.threads = &pool;
-  PlainStore params(DType::f32);
-  const Lm lm(c.model, params);
-  params.allocate();
-  initialize(params, uint64_t(c.run.seed));
+  const GenerationSubject s(config);
+  SLUICE_CHECK(s.on_gpu() || !bench.most_slots, "the most slots are looked for on a GPU only");
+  double most = 0;
+  const double difference = s.check_steps(&most);
+  const double copy_rate = s.on_gpu() ? measure_copy_rate(s.ctx) : 0;
 
-  double largest = 0;
-  const double difference = step_difference(ctx, params, lm, &largest);
-  // f32 sums in other orders, through all layers.
-  SLUICE_CHECK(difference < 1e-4 * largest, "single steps give logits that are off by ", difference,
-               " of ", largest);
-
-  const int64_t context = bench.context_tokens, all = context + bench.new_tokens + 1;
-  const Texts texts(bench.slots, all, *c.model.vocab_size);
-  Generator g(ctx, params, lm, DType::f32,
-              {.slots = bench.slots, .max_tokens = all, .prefill_chunk_tokens = kPrefillChunk});
+  const int64_t context = bench.context_tokens;
+  const GeneratorOptions options{.slots = bench.slots,
+                                 .max_tokens = context + bench.new_tokens + kWarm,
+                                 .prefill_chunk_tokens = GenerationSubject::kRealTokens};
+  const auto g = bench.most_slots ? largest(s, options) : s.generator(options);
+  const int64_t slots = g->options().slots;
   const double begin = monotonic_seconds();
-  for (int64_t s = 0; s < bench.slots; ++s) {
-    g.join();
+  for (int64_t n = 0; n < slots; ++n) {
+    g->join();
     if (bench.fill == ContextFill::prefill)
-      prefill(g, texts, s, 0, context);
+      prefill(s, *g, n, context);
     else
-      make_up(ctx, g, texts, s, context);
+      s.make_up(*g, n, context);
   }
+  if (s.on_gpu()) s.handles.wait()();
   const double prefill_seconds = monotonic_seconds() - begin;
-  std::vector<double> seconds;
-  for (int64_t i = 0; i <= bench.new_tokens; ++i) {
-    const double from = monotonic_seconds();
-    decode(g, texts, bench.slots, context + i);
-    if (i > 0) seconds.push_back(monotonic_seconds() - from);
-  }
-  std::sort(seconds.begin(), seconds.end());
-  const double step = seconds[seconds.size() / 2], slots = double(bench.slots);
+  const std::vector<double> seconds = step_seconds(s, *g, bench.new_tokens);
+  const double step = seconds[seconds.size() / 2],
+               bytes = step_bytes(s, g->bytes(), slots, context);
   nlohmann::ordered_json report{
       {"logits_difference", difference},
-      {"logits_largest", largest},
-      {"parameters", params.numel()},
-      {"threads", threads},
-      {"slots", bench.slots},
+      {"logits_largest", most},
+      {"parameters", s.params->numel()},
+      {"device", s.on_gpu() ? gpu_name() : "cpu"},
+      {"threads", s.threads},
+      {"slots", slots},
       {"context_tokens", context},
       {"context", bench.fill == ContextFill::prefill ? "prefilled" : "made up"},
       {"decode_ms", step * 1e3},
-      {"decode_tokens_per_second", slots / step},
-      {"state_bytes_per_slot", g.bytes().state_per_slot},
-      {"cache_bytes_per_token", g.bytes().cache_per_token}};
+      {"decode_tokens_per_second", double(slots) / step},
+      {"step_bytes", bytes},
+      {"bytes_per_second", bytes / step},
+      {"state_bytes_per_slot", g->bytes().state_per_slot},
+      {"cache_bytes_per_token", g->bytes().cache_per_token},
+      {"cache_bytes", g->bytes().cache_total},
+      {"arena_bytes", g->bytes().arena}};
+  if (copy_rate > 0) report["copy_bytes_per_second"] = copy_rate;
   if (bench.fill == ContextFill::prefill)
-    report["prefill_tokens_per_second"] = slots * double(context) / prefill_seconds;
+    report["prefill_tokens_per_second"] = double(slots) * double(context) / prefill_seconds;
   return report;
 }
 
 std::string bench_decode_text(const nlohmann::ordered_json& r) {
+  const auto number = [&](const char* key) { return r[key].get<double>(); };
   std::string out = fmt::format(
       "check    single steps and one piece: logits differ by {:.1e} of {:.2f}\n"
-      "context  {} tokens, {}, {} sequences, {} threads\n",
-      r["logits_difference"].get<double>(), r["logits_largest"].get<double>(),
-      r["context_tokens"].get<int64_t>(), r["context"].get<std::string>(),
-      r["slots"].get<int64_t>(), r["threads"].get<int>());
+      "context  {} tokens, {}, {} sequences, {} threads, {}\n",
+      number("logits_difference"), number("logits_largest"), r["context_tokens"].get<int64_t>(),
+      r["context"].get<std::string>(), r["slots"].get<int64_t>(), r["threads"].get<int>(),
+      r["device"].get<std::string>());
   if (r.contains("prefill_tokens_per_second"))
-    out += fmt::format("prefill  {:.0f} tokens/s\n", r["prefill_tokens_per_second"].get<double>());
-  return out + fmt::format(
-                   "decode   {:.3f} ms a step (median), {:.0f} tokens/s\n"
-                   "memory   state {:.1f} KiB a sequence, cache {:.1f} KiB a token\n",
-                   r["decode_ms"].get<double>(), r["decode_tokens_per_second"].get<double>(),
-                   r["state_bytes_per_slot"].get<double>() / 1024,
-                   r["cache_bytes_per_token"].get<double>() / 1024);
+    out += fmt::format("prefill  {:.0f} tokens/s\n", number("prefill_tokens_per_second"));
+  out += fmt::format("decode   {:.3f} ms a step (median), {:.0f} tokens/s, {:.0f} GB/s",
+                     number("decode_ms"), number("decode_tokens_per_second"),
+                     number("bytes_per_second") * 1e-9);
+  if (r.contains("copy_bytes_per_second"))
+    out += fmt::format(", {:.0f} % of a copy's {:.0f}",
+                       100 * number("bytes_per_second") / number("copy_bytes_per_second"),
+                       number("copy_bytes_per_second") * 1e-9);
+  return out +
+         fmt::format(
+             "\nmemory   state {:.1f} KiB a sequence, cache {:.1f} KiB a token, {:.2f} GiB in "
+             "all, {:.2f} GiB of activations\n",
+             number("state_bytes_per_slot") / 1024, number("cache_bytes_per_token") / 1024,
+             number("cache_bytes") / (1 << 30), number("arena_bytes") / (1 << 30));
 }
 
 }  // namespace sluice

@@ -7,6 +7,8 @@
 
 #include "kernels/gemm/cuda_gemm.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/tensor/buffer.h"
+#include "kernels/tensor/fill.h"
 
 namespace sluice {
 
@@ -65,6 +67,20 @@ double measure_gemm_rate(const Context& ctx, int threads) {
     best = std::min(best, monotonic_seconds() - begin);
   }
   return 2.0 * double(n * n * n) * threads / best;
+}
+
+double measure_copy_rate(const Context& ctx) {
+  SLUICE_CHECK(ctx.device == Device::cuda, "the copy is the GPU's");
+  constexpr int64_t kBytes = int64_t(1) << 29, kRuns = 10;
+  const Buffer a(DType::u8, {kBytes}, ctx.device), b(DType::u8, {kBytes}, ctx.device);
+  const Buffer wait(DType::u8, {1});
+  const auto synchronize = [&] { copy(b.view().rows(0, 1), wait.view()); };
+  copy_in_order(ctx, a.view(), b.view());
+  synchronize();
+  const double begin = monotonic_seconds();
+  for (int64_t i = 0; i < kRuns; ++i) copy_in_order(ctx, a.view(), b.view());
+  synchronize();
+  return 2.0 * double(kBytes * kRuns) / (monotonic_seconds() - begin);
 }
 
 }  // namespace sluice

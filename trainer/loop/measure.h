@@ -12,4 +12,7 @@ double monotonic_seconds();
 // measured against.
 double measure_gemm_rate(const Context& ctx, int threads);
 
+// Bytes a second that a copy within the GPU's memory reads and writes.
+double measure_copy_rate(const Context& ctx);
+
 }  // namespace sluice

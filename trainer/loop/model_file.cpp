@@ -3,6 +3,7 @@
 
 #include "configs/schema.h"
 #include "trainer/checkpoint/manifest.h"
+#include "trainer/loop/device.h"
 
 namespace sluice {
 
@@ -15,12 +16,13 @@ std::vector<NamedTensor> named_weights(ParamStore& params) {
   return list;
 }
 
-LoadedModel load_model(const std::string& path) {
+LoadedModel load_model(const std::string& path, std::optional<Device> device) {
   LoadedModel m;
   m.checkpoint = find_checkpoint(path, &m.skipped);
   const CheckpointMeta meta = load_meta(m.checkpoint);
   m.config = config::load_string<Config>(meta.config_yaml, m.checkpoint.folder + "/config.yaml");
-  m.params = std::make_unique<PlainStore>(DType::f32);
+  m.params = std::make_unique<PlainStore>(
+      DType::f32, device.value_or(device_of(m.config.run.device)), PlainStore::Purpose::inference);
   m.lm = std::make_unique<Lm>(m.config.model, *m.params);
   m.params->allocate();
   load_tensors(m.checkpoint, Part::weights, named_weights(*m.params));

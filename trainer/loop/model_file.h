@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "model/autograd/plain_store.h"
 #include "model/lm/lm.h"
@@ -19,8 +20,9 @@ struct LoadedModel {
 };
 
 // `path` as find_checkpoint() takes it: a run's folder, one checkpoint's, or
-// .../checkpoints/latest.
-LoadedModel load_model(const std::string& path);
+// .../checkpoints/latest. On CUDA the store is to be refreshed before it is used. The device may be
+// left to the config that is in the checkpoint.
+LoadedModel load_model(const std::string& path, std::optional<Device> device = Device::cpu);
 
 // The weights as a checkpoint names them.
 std::vector<NamedTensor> named_weights(ParamStore& params);
