@@ -46,6 +46,7 @@ void Event::record(const Context& ctx) {
 void Event::wait() const {
   if (event_) SLUICE_CUDA(cudaEventSynchronize(event_.get()));
 }
+
 int64_t free_device_bytes() {
   size_t free = 0, total = 0;
   SLUICE_CUDA(cudaMemGetInfo(&free, &total));

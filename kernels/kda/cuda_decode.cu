@@ -6,7 +6,7 @@
 //   S'^T qn = S^T (e^g qn) + (qn kn) b e
 // so the state is read once and written once. q and k stay as they are in shared memory; their
 // norms are factors of sums.
-#include "kernels/kda/cuda_ops.h"
+#include "kernels/kda/cuda.cuh"
 
 namespace sluice::cuda::kda_gpu {
 
@@ -112,8 +112,16 @@ void decode(const Context& ctx, const Token& t, int64_t documents) {
 }
 
 }  // namespace
+}  // namespace sluice::cuda::kda_gpu
 
-void decode(const Context& ctx, const KdaForward& a, const kda::Sizes& s) {
+namespace sluice::cuda {
+
+void kda_decode(const Context& ctx, const KdaForward& a) {
+  using namespace kda_gpu;
+  const kda::Sizes s = kda::sizes_of(a);
+  SLUICE_CHECK(a.q.dtype == DType::bf16 && s.documents < 65536, "q is ", to_string(a.q), ", of ",
+               s.documents, " documents");
+  if (s.documents == 0) return;
   const Token t{rows(a.q),
                 rows(a.k),
                 rows(a.v),
@@ -129,4 +137,4 @@ void decode(const Context& ctx, const KdaForward& a, const kda::Sizes& s) {
   s.K == 64 ? decode<64>(ctx, t, s.documents) : decode<128>(ctx, t, s.documents);
 }
 
-}  // namespace sluice::cuda::kda_gpu
+}  // namespace sluice::cuda

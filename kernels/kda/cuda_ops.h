@@ -10,9 +10,6 @@ void prepare(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const
 // O, the final states; E and S of every chunk.
 void scan(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const Memory& m);
 
-// All of it for documents of at most one token, K = V = 64 or 128.
-void decode(const Context& ctx, const KdaForward& a, const kda::Sizes& s);
-
 // dv, the gradient of the initial states; X and D of every chunk.
 void scan_backward(const Context& ctx, const KdaBackward& a, const kda::Sizes& s, const Memory& m,
                    const BackwardMemory& b);

@@ -13,6 +13,7 @@ void kda_backward(const Context& ctx, const KdaBackward& a, Tensor parts);
 namespace cuda {
 int64_t kda_workspace_bytes(const kda::Sizes& s, bool keeps);
 void kda_forward(const Context& ctx, const KdaForward& a, const Tensor& workspace);
+void kda_decode(const Context& ctx, const KdaForward& a);
 int64_t kda_backward_bytes(const kda::Sizes& s, bool adds_dv);
 void kda_backward(const Context& ctx, const KdaBackward& a, const Tensor& memory);
 }  // namespace cuda
@@ -71,8 +72,12 @@ void kda_forward(const Context& ctx, const KdaForward& a) {
   SLUICE_CHECK(!a.single || (!a.saved && N <= documents), "decodes ", N, " tokens of ", documents,
                " documents", a.saved ? ", and keeps something for a backward pass" : "");
 #ifdef SLUICE_CUDA_BUILD
+  if (ctx.device == Device::cuda && a.single && K == V && (K == 64 || K == 128)) {
+    if (ctx.mode != Mode::plan) cuda::kda_decode(ctx, a);
+    return;
+  }
   if (ctx.device == Device::cuda) {
-    const int64_t bytes = a.saved || a.single ? 0 : cuda::kda_workspace_bytes(kda::sizes_of(a), false);
+    const int64_t bytes = a.saved ? 0 : cuda::kda_workspace_bytes(kda::sizes_of(a), false);
     const ArenaTensor memory = scratch(ctx, DType::u8, {bytes});
     if (ctx.mode != Mode::plan) cuda::kda_forward(ctx, a, a.saved ? a.saved : memory.view());
     return;

@@ -32,7 +32,6 @@ void kda_forward(const Context& ctx, const KdaForward& a, const Tensor& workspac
   check_inputs(a);
   check_rows(a.o, "o");
   if (s.documents == 0) return;
-  if (a.single) return decode(ctx, a, s);
   const Memory m(workspace.data, s, bool(a.saved));
   prepare(ctx, a, s, m);
   scan(ctx, a, s, m);

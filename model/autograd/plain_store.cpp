@@ -38,7 +38,7 @@ void PlainStore::plan() {
 void PlainStore::allocate() {
   plan();
   values_ = Buffer(dtype_, {begin_.back()}, device_);
-  grads_ = Buffer(dtype_, {begin_.back()}, device_);
+  if (purpose_ == Purpose::training) grads_ = Buffer(dtype_, {begin_.back()}, device_);
   if (device_ == Device::cuda) copies_ = Buffer(DType::bf16, {begin_.back()}, device_);
   for (size_t i = 0; i < shards_.size(); ++i) {
     Shard& s = shards_[i];
@@ -51,7 +51,8 @@ void PlainStore::allocate() {
 
 PlainStore::Bytes PlainStore::bytes() const {
   const int64_t n = begin_.back(), each = n * size_of(dtype_);
-  return {each, each, device_ == Device::cuda ? n * size_of(DType::bf16) : 0};
+  return {each, purpose_ == Purpose::training ? each : 0,
+          device_ == Device::cuda ? n * size_of(DType::bf16) : 0};
 }
 
 void PlainStore::acquire(int group, Pass pass) {
