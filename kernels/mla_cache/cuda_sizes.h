@@ -12,9 +12,9 @@
 namespace sluice::cuda::mla_cache_gpu {
 
 constexpr int64_t kMostLatent = 512, kMostRope = 64;
-constexpr int kTile = 64;            // keys
-constexpr int kMostSplits = 132;     // of one row: a CTA a multiprocessor for a long context alone
-constexpr int64_t kBlock = 8192;     // keys that prefill expands at a time
+constexpr int kTile = 64;         // keys
+constexpr int kMostSplits = 132;  // of one row: a CTA a multiprocessor for a long context alone
+constexpr int64_t kBlock = 8192;  // keys that prefill expands at a time
 
 // A row's keys are read by as many CTAs as there are splits of so many keys: a function of the
 // row's own keys and of the number of slots, never of what other slots hold. More slots make

@@ -6,7 +6,8 @@
 // again:  dz = dy s (1 + z (1 - s)), s = sigmoid(z);  dx[t] = sum_j w[j] dz[t+(W-1)-j] within the
 // document;  dw[j] = sum_t dz[t] x[t-(W-1)+j].
 // Dims: N tokens, C channels, W taps (1 to 8), documents = cu_seqlens.dim(0) - 1.
-// T is f32 or f64 on the CPU, bf16 on CUDA (backward without states); S, of sums, is f32 for bf16, else T.
+// T is f32 or f64 on the CPU, bf16 on CUDA (backward without states); S, of sums, is f32 for bf16,
+// else T.
 #pragma once
 
 #include "kernels/tensor/context.h"
