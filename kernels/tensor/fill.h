@@ -1,5 +1,5 @@
-// kernels/tensor/fill.h -- setting and copying memory, in stream order; nothing in plan mode. A captured
-// graph may have all of them.
+// kernels/tensor/fill.h -- setting and copying memory, in stream order; nothing in plan mode. A
+// captured graph may have all of them.
 #pragma once
 
 #include "kernels/tensor/context.h"

@@ -185,14 +185,10 @@ void Generator::run(CacheStep step, int64_t N, int64_t pieces) {
 void Generator::run_decode(int64_t pieces) {
   const auto body = [&] { run(CacheStep::decode, pieces, pieces); };
   if (ctx_.device == Device::cpu) return body();
-  const auto found = graphs_.find(pieces);
-  if (found == graphs_.end()) {
-    body();
-    graphs_[pieces];
-    return;
-  }
-  if (!found->second) found->second.emplace(ctx_.stream, body);
-  found->second->launch(ctx_.stream);
+  const auto [at, first] = graphs_.try_emplace(pieces);
+  if (first) return body();
+  if (!at->second) at->second.capture(ctx_, body);
+  at->second.launch(ctx_);
 }
 
 Tensor Generator::feed(CacheStep step, std::span<const Piece> pieces) {

@@ -111,7 +111,7 @@ class Generator {
   Buffer past_;                                             // [slots] i32, on the host
   Buffer logits_;                                           // [slots, vocab]
   Buffer tokens_, logprobs_, host_tokens_, host_logprobs_;  // sampled: [slots] i32, f32
-  std::map<int64_t, std::optional<Graph>> graphs_;  // CUDA: decode steps by pieces; empty: ran once
+  std::map<int64_t, Graph> graphs_;  // CUDA: decode steps by pieces; empty: it ran once
 };
 
 }  // namespace sluice
