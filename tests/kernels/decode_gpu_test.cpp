@@ -302,7 +302,9 @@ TEST_F(DecodeGpu, CachedPrefillAgreesWithReference) {
                       false, cat("prefill H ", d.H, " r ", d.r, " theta ", d.theta));
   // Across the end of a block of keys.
   expect_cache_near(CacheCase({8150}, {70}, {1, 64, 16, 8, 16, 50}, 9000), false, "two blocks");
-  expect_cache_near(CacheCase({8192}, {3}, {2, 64, 16, 8, 16, 0}, 9000), false, "at a block's end");
+  for (const int32_t count : {1, 3})
+    expect_cache_near(CacheCase({8192}, {count}, {2, 64, 16, 8, 16, 0}, 9000), false,
+                      "at a block's end");
 }
 
 // The row of a slot has the same bits whatever the other slots hold, and in every run.

@@ -181,15 +181,21 @@ void expect_equal(const Completion& a, const Completion& b, const std::string& w
 
 TEST_F(GenerateGpu, BatchedEqualsOneByOneToTheBit) {
   GpuContext gpu;
-  for (const auto& [ratio, rotated] : kModels) {
-    Model model(config_of(ratio, rotated), gpu);
+  std::vector<LmConfig> configs;
+  for (const auto& [ratio, rotated] : kModels) configs.push_back(config_of(ratio, rotated));
+  configs.push_back(config_of("3:1", false));
+  configs.back().ffn = "moe";
+  configs.back().moe = {.num_experts = 8, .num_experts_per_token = 2, .moe_intermediate_size = 64};
+  for (const LmConfig& config : configs) {
+    Model model(config, gpu);
     const GeneratorOptions o{.slots = 10, .max_tokens = 300, .prefill_chunk_tokens = 32};
     for (const double temperature : {0.0, 1.0}) {
       Generator one = model.generator(o), all = model.generator(o);
       const std::vector<Completion> together = complete(all, requests(temperature));
       std::vector<Request> list = requests(temperature);
       for (size_t i = 0; i < list.size(); ++i)
-        expect_equal(together[i], complete(one, {list[i]}).front(), cat(ratio, " request ", i));
+        expect_equal(together[i], complete(one, {list[i]}).front(),
+                     cat(config.ratio, " ", config.ffn, ", request ", i));
     }
   }
 }
