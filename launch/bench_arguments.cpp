@@ -28,10 +28,14 @@ void add_bench(CLI::App& app) {
   static BenchDecode dec;
   CLI::App* d = bench->add_subcommand("decode", "generation after a context of random tokens");
   add_config_options(*d, dec.config);
-  d->add_option("--context-tokens", dec.context_tokens)->check(count())->capture_default_str();
+  d->add_option("--context-tokens", dec.context_tokens, "one or more: 4096,131072")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(count())
+      ->capture_default_str();
   d->add_option("--new-tokens", dec.new_tokens, "measured")->check(count())->capture_default_str();
   d->add_option("--slots", dec.slots, "sequences at a time")->check(count())->capture_default_str();
-  d->add_flag("--most-slots", dec.most_slots, "as many sequences as the GPU's memory holds");
+  d->add_flag("--most-slots", dec.most_slots, "then as many sequences as the GPU's memory holds");
   d->add_flag("--made-up-context", dec.made_up, "caches of random numbers, not prefilled");
   d->add_flag("--json", dec.json, "for programs");
   d->callback([] { bench_decode(dec); });
@@ -40,7 +44,11 @@ void add_bench(CLI::App& app) {
   CLI::App* p = bench->add_subcommand(
       "prefill", "a long prompt in chunks: some are timed, each after a made-up context");
   add_config_options(*p, pre.config);
-  p->add_option("--context-tokens", pre.context_tokens)->check(count())->capture_default_str();
+  p->add_option("--context-tokens", pre.context_tokens, "one or more: 131072,524288")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(count())
+      ->capture_default_str();
   p->add_option("--chunk-tokens", pre.chunk_tokens)->check(count())->capture_default_str();
   p->add_option("--points", pre.points, "chunks that are timed")
       ->check(count())

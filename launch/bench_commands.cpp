@@ -67,21 +67,40 @@ void bench_step(const BenchStep& c) {
   fmt::print("{}", c.json ? report.dump(1) + "\n" : bench_step_text(report));
 }
 
+// One object, or a list of them.
+static void print_json(const std::vector<nlohmann::ordered_json>& reports) {
+  const nlohmann::ordered_json all = reports;
+  fmt::print("{}\n", (reports.size() == 1 ? reports.front() : all).dump(1));
+}
+
 void bench_decode(const BenchDecode& c) {
-  const nlohmann::ordered_json report = sluice::bench_decode(
-      load(c.config), {.context_tokens = c.context_tokens,
-                       .new_tokens = c.new_tokens,
-                       .slots = c.slots,
-                       .most_slots = c.most_slots,
-                       .fill = c.made_up ? ContextFill::made_up : ContextFill::prefill});
-  fmt::print("{}", c.json ? report.dump(1) + "\n" : bench_decode_text(report));
+  const GenerationSubject subject(load(c.config));
+  std::vector<nlohmann::ordered_json> reports;
+  for (const int64_t context : c.context_tokens)
+    for (const bool most : {false, true}) {
+      if (most && !c.most_slots) continue;
+      reports.push_back(sluice::bench_decode(
+          subject, {.context_tokens = context,
+                    .new_tokens = c.new_tokens,
+                    .slots = c.slots,
+                    .most_slots = most,
+                    .fill = c.made_up ? ContextFill::made_up : ContextFill::prefill}));
+      if (!c.json) fmt::print("{}", bench_decode_text(reports.back()));
+      std::fflush(stdout);
+    }
+  if (c.json) print_json(reports);
 }
 
 void bench_prefill(const BenchPrefill& c) {
-  const nlohmann::ordered_json report = sluice::bench_prefill(
-      load(c.config),
-      {.context_tokens = c.context_tokens, .chunk_tokens = c.chunk_tokens, .points = c.points});
-  fmt::print("{}", c.json ? report.dump(1) + "\n" : bench_prefill_text(report));
+  const GenerationSubject subject(load(c.config));
+  std::vector<nlohmann::ordered_json> reports;
+  for (const int64_t context : c.context_tokens) {
+    reports.push_back(sluice::bench_prefill(
+        subject, {.context_tokens = context, .chunk_tokens = c.chunk_tokens, .points = c.points}));
+    if (!c.json) fmt::print("{}", bench_prefill_text(reports.back()));
+    std::fflush(stdout);
+  }
+  if (c.json) print_json(reports);
 }
 
 }  // namespace sluice::launch

@@ -164,14 +164,16 @@ struct BenchStep {
 void bench_step(const BenchStep& c);
 struct BenchDecode {
   ConfigSource config;
-  int64_t context_tokens = 1024, new_tokens = 32, slots = 1;
+  std::vector<int64_t> context_tokens{1024};
+  int64_t new_tokens = 32, slots = 1;
   bool made_up = false;  // a context that is not prefilled
   bool most_slots = false, json = false;
 };
 void bench_decode(const BenchDecode& c);
 struct BenchPrefill {
   ConfigSource config;
-  int64_t context_tokens = 131072, chunk_tokens = 8192, points = 5;
+  std::vector<int64_t> context_tokens{131072};
+  int64_t chunk_tokens = 8192, points = 5;
   bool json = false;
 };
 void bench_prefill(const BenchPrefill& c);

@@ -7,7 +7,6 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "trainer/bench/subject.h"
 #include "trainer/loop/measure.h"
 
 namespace sluice {
@@ -31,7 +30,8 @@ std::unique_ptr<Generator> largest(const GenerationSubject& s, GeneratorOptions 
   const GeneratorBytes one = s.generator(o)->bytes();
   o.max_tokens = tokens;
   const int64_t each = one.state_per_slot + tokens * one.cache_per_token;
-  for (o.slots = free_device_bytes() / each; o.slots > 0;
+  constexpr int64_t kOther = int64_t(1) << 30;  // activations, kernels
+  for (o.slots = (free_device_bytes() - kOther) / each; o.slots > 0;
        o.slots -= std::max<int64_t>(1, o.slots / 50)) {
     try {
       return s.generator(o);
@@ -73,8 +73,7 @@ double step_bytes(const GenerationSubject& s, const GeneratorBytes& b, int64_t s
 
 }  // namespace
 
-nlohmann::ordered_json bench_decode(const Config& config, const DecodeBench& bench) {
-  const GenerationSubject s(config);
+nlohmann::ordered_json bench_decode(const GenerationSubject& s, const DecodeBench& bench) {
   SLUICE_CHECK(s.on_gpu() || !bench.most_slots, "the most slots are looked for on a GPU only");
   double most = 0;
   const double difference = s.check_steps(&most);
@@ -91,8 +90,10 @@ nlohmann::ordered_json bench_decode(const Config& config, const DecodeBench& ben
     g->join();
     if (bench.fill == ContextFill::prefill)
       prefill(s, *g, n, context);
-    else
+    else if (n == 0)
       s.make_up(*g, n, context);
+    else
+      s.repeat(*g, n);
   }
   if (s.on_gpu()) s.handles.wait()();
   const double prefill_seconds = monotonic_seconds() - begin;

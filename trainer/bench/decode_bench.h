@@ -3,7 +3,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "trainer/loop/config.h"
+#include "trainer/bench/subject.h"
 
 namespace sluice {
 
@@ -20,7 +20,7 @@ struct DecodeBench {
 
 // Random weights and tokens: the context, then token by token, each chosen (greedily) and back on
 // the host. Throws if, on a short text, single steps give other logits than one piece.
-nlohmann::ordered_json bench_decode(const Config& config, const DecodeBench& bench);
+nlohmann::ordered_json bench_decode(const GenerationSubject& subject, const DecodeBench& bench);
 std::string bench_decode_text(const nlohmann::ordered_json& report);
 
 struct PrefillBench {
@@ -32,7 +32,7 @@ struct PrefillBench {
 // Tokens a second of a prompt in chunks. Timed are some chunks, each after a context that is made
 // up; the time of a chunk is linear in what lies before it, so the sum over all chunks is theirs by
 // the trapezoid rule.
-nlohmann::ordered_json bench_prefill(const Config& config, const PrefillBench& bench);
+nlohmann::ordered_json bench_prefill(const GenerationSubject& subject, const PrefillBench& bench);
 std::string bench_prefill_text(const nlohmann::ordered_json& report);
 
 }  // namespace sluice

@@ -4,13 +4,11 @@
 #include <nlohmann/json.hpp>
 
 #include "trainer/bench/decode_bench.h"
-#include "trainer/bench/subject.h"
 #include "trainer/loop/measure.h"
 
 namespace sluice {
 
-nlohmann::ordered_json bench_prefill(const Config& config, const PrefillBench& b) {
-  const GenerationSubject s(config);
+nlohmann::ordered_json bench_prefill(const GenerationSubject& s, const PrefillBench& b) {
   SLUICE_CHECK(b.points >= 2 && b.chunk_tokens <= GenerationSubject::kText &&
                    b.context_tokens >= b.points * b.chunk_tokens &&
                    b.chunk_tokens >= GenerationSubject::kRealTokens,

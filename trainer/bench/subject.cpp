@@ -85,4 +85,20 @@ void GenerationSubject::make_up(Generator& g, int64_t slot, int64_t tokens) cons
   g.assume_length(slot, tokens);
 }
 
+void GenerationSubject::repeat(Generator& g, int64_t to) const {
+  const int64_t tokens = g.length(0);
+  for (const MixerCache& layer : g.cache()) {
+    for (const Buffer& b : layer.state)
+      copy_in_order(ctx, b.view().rows(0, 1), b.view().rows(to, 1));
+    for (const Buffer& b : layer.rows) {
+      const Tensor t = b.view();  // [slots, max_tokens, width]
+      const auto rows = [&](int64_t slot) {
+        return t.rows(slot, 1).reshape({t.dim(1), t.numel() / t.dim(0) / t.dim(1)}).rows(0, tokens);
+      };
+      copy_in_order(ctx, rows(0), rows(to));
+    }
+  }
+  g.assume_length(to, tokens);
+}
+
 }  // namespace sluice

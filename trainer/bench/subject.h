@@ -33,6 +33,8 @@ class GenerationSubject {
   // the caches are repeated for the others, with states as they are. What then is read and computed
   // is as much, and took a small part of the time.
   void make_up(Generator& g, int64_t slot, int64_t tokens) const;
+  // Slot `to` gets what slot 0 has: states, rows and length.
+  void repeat(Generator& g, int64_t to) const;
 
   static constexpr int64_t kRealTokens = 512, kText = 16384;
 
