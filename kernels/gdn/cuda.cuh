@@ -28,8 +28,8 @@ struct Factors {
 };
 
 // Workspace of forward; backward reads it again, E and S are there for it alone. By chunk and value
-// head; of A and P what is not above the diagonal, by blocks of 16, is written and read. Rows of a
-// chunk's missing tokens are zero, those of A the identity's.
+// head. Of a chunk's missing tokens rows of P are zero, those of A the identity's and those of E
+// are finite: nothing that is kept has them.
 struct Memory {
   Memory(void* memory, const gdn::Sizes& s, bool keeps) {
     const int64_t units = s.chunks() * s.HV, kept = keeps ? units : 0;
@@ -39,7 +39,7 @@ struct Memory {
     from.take(factors, units), from.take(chunk, s.chunks()), from.take(first, s.documents + 1);
     bytes = from.p - static_cast<char*>(memory);
   }
-  bf16 *A, *P;       // [64, 64] (I + L)^-1 and P
+  bf16 *A, *P;       // [64, 64] (I + L)^-1 and P, a tile (kernels/device/wgmma.cuh)
   bf16* E;           // [V, 64]
   bf16* S;           // [V, K] the state that enters
   Factors* factors;  // one

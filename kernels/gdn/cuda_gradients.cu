@@ -4,6 +4,8 @@
 // A CTA has a chunk of one query head and goes through the value heads that share it. README.md has
 // the formulas; the letters are its. A warp's part of a, r and c [64, D] is 16 rows and a quarter
 // of the channels, of the pairs [64, 64] 16 rows and a quarter of the columns.
+#include <algorithm>
+
 #include "kernels/gdn/cuda_gradients.cuh"
 #include "kernels/gdn/cuda_ops.h"
 
@@ -147,40 +149,54 @@ __device__ void gate_backward(const Gradients& t, ChunkAt at, int hv, const Shar
   if (lane == 0) part[0] = dbias, part[1] = dA;
 }
 
+// Goes through (chunk, query head) gridDim.x apart. What is read of a value head comes in while the
+// one before it is computed.
 template <int D, bool grouped>
 __global__ void __launch_bounds__(kGradientThreads, 1)
-    gradients_kernel(Gradients t, Memory m, BackwardMemory b) {
+    gradients_kernel(Gradients t, Memory m, BackwardMemory b, int documents) {
   extern __shared__ __align__(16) char memory[];
   Shared<D>& s = *reinterpret_cast<Shared<D>*>(memory);
   constexpr int kPitch = Shared<D>::kPitch;
-  const int64_t chunk = blockIdx.x / t.H;
-  const ChunkAt at = m.chunk[chunk];
-  if (at.C == 0) return;
-  const int h = int(blockIdx.x % t.H), group = t.HV / t.H;
-  copy_rows<D, kGradientThreads>(s.q, kPitch, t.q, at, h * D);
-  copy_rows<D, kGradientThreads>(s.k, kPitch, t.k, at, h * D);
-  float dq[Sums<D>::kTiles][4], dk[Sums<D>::kTiles][4];
-  for (int hv = h * group; hv < (h + 1) * group; ++hv) {
-    const int64_t unit = chunk * t.HV + hv;
-    load_states(t, m, b, at, unit, hv, s);
-    load_gates(t.g, t.beta, t.gate, at, hv, s.tokens);
-    wait_for_copies();
-    __syncthreads();
-    make_norms<D, kGradientThreads>(s.q, s.k, kPitch, at, s.tokens);
-    make_decay(s.tokens, s.decay);
-    Sums<D> sum{};
-    Pairs pairs{};
-    through_states(sum, pairs, s);
-    __syncthreads();
-    store_pairs(pairs, s, t.gate.delta_rule);
-    through_decay(sum, s, t.gate.delta_rule);
-    __syncthreads();
-    crossing_pairs(s);
-    through_pairs(sum, s);
-    store_keys<D, grouped>(t, at, h, sum, dq, dk, s, hv == h * group, hv + 1 == (h + 1) * group);
-    if (grouped) __syncthreads();
-    if (threadIdx.x < 32) gate_backward(t, at, hv, s, b.parts + unit * 2);
-    if (grouped) __syncthreads();
+  const int64_t end = int64_t(m.first[documents]) * t.H;
+  const int group = grouped ? t.HV / t.H : 1;
+  const auto load = [&](int64_t item, int x) {
+    if (item < end)
+      load_states(t, m, b, m.chunk[item / t.H], item / t.H * t.HV + item % t.H * group + x,
+                  int(item % t.H) * group + x, s);
+  };
+  load(blockIdx.x, 0);
+  for (int64_t item = blockIdx.x; item < end; item += gridDim.x) {
+    const int64_t chunk = item / t.H;
+    const ChunkAt at = m.chunk[chunk];
+    const int h = int(item % t.H);
+    copy_rows<D, kGradientThreads>(s.q, kPitch, t.q, at, h * D);
+    copy_rows<D, kGradientThreads>(s.k, kPitch, t.k, at, h * D);
+    float dq[Sums<D>::kTiles][4], dk[Sums<D>::kTiles][4];
+    for (int x = 0; x < group; ++x) {
+      const int hv = h * group + x;
+      load_gates(t.g, t.beta, t.gate, at, hv, s.tokens);
+      wait_for_copies();
+      __syncthreads();
+      make_norms<D, kGradientThreads>(s.q, s.k, kPitch, at, s.tokens);
+      make_decay(s.tokens, s.decay);
+      Sums<D> sum{};
+      Pairs pairs{};
+      through_states(sum, pairs, s);
+      __syncthreads();
+      if (x + 1 < group)
+        load(item, x + 1);
+      else
+        load(item + gridDim.x, 0);
+      store_pairs(pairs, s, t.gate.delta_rule);
+      through_decay(sum, s, t.gate.delta_rule);
+      __syncthreads();
+      crossing_pairs(s);
+      through_pairs(sum, s);
+      store_keys<D, grouped>(t, at, h, sum, dq, dk, s, x == 0, x + 1 == group);
+      __syncthreads();
+      if (threadIdx.x < 32) gate_backward(t, at, hv, s, b.parts + (chunk * t.HV + hv) * 2);
+      __syncthreads();
+    }
   }
 }
 
@@ -201,9 +217,13 @@ __global__ void __launch_bounds__(256)
 template <int D, bool grouped>
 void gradients(const Context& ctx, const Gradients& t, const gdn::Sizes& s, const Memory& m,
                const BackwardMemory& b) {
+  int device = 0, processors = 0;
+  SLUICE_CUDA(cudaGetDevice(&device));
+  SLUICE_CUDA(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
   allow_shared(gradients_kernel<D, grouped>, sizeof(Shared<D>));
   gradients_kernel<D, grouped>
-      <<<unsigned(s.chunks() * s.H), kGradientThreads, sizeof(Shared<D>), ctx.stream>>>(t, m, b);
+      <<<unsigned(std::min<int64_t>(s.chunks() * s.H, processors)), kGradientThreads,
+         sizeof(Shared<D>), ctx.stream>>>(t, m, b, int(s.documents));
   SLUICE_LAUNCHED(ctx.stream);
 }
 

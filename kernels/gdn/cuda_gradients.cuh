@@ -7,7 +7,6 @@
 namespace sluice::cuda::gdn_gpu {
 
 constexpr int kGradientThreads = 512;
-constexpr int kPairPitch = kC + 4;  // f32
 
 struct Gradients {
   Rows q, k, g, beta, d_o;
@@ -20,20 +19,17 @@ struct Gradients {
 template <int D>
 struct Shared {
   static constexpr int kPitch = D + 8;
+  struct {
+    bf16 S[D * kPitch], D_state[D * kPitch];      // [values, channels]
+    bf16 X[D * kScorePitch], E[D * kScorePitch];  // [values, tokens]
+    bf16 d_o[kC * kPitch];
+  } in;
   bf16 q[kC * kPitch], k[kC * kPitch];
-  union {
-    struct {
-      bf16 S[D * kPitch], D_state[D * kPitch];      // [values, channels]
-      bf16 X[D * kScorePitch], E[D * kScorePitch];  // [values, tokens]
-      bf16 d_o[kC * kPitch];
-    } in;
-    struct {  // pairs, N * R and M * R: times w_j, and times the norms of row i
-      bf16 N_w[kC * kScorePitch], M_w[kC * kScorePitch];
-      bf16 N_q[kC * kScorePitch], M_k[kC * kScorePitch];
-      float Z[kC * kPairPitch];
-    } pair;
-  };
-  float decay[kC * kDecayPitch];
+  struct {  // pairs, N * R and M * R: times w_j, and times the norms of row i
+    bf16 N_w[kC * kScorePitch], M_w[kC * kScorePitch];
+    bf16 N_q[kC * kScorePitch], M_k[kC * kScorePitch];
+  } pair;
+  float decay[kC * kDecayPitch];  // R, then Z
   Tokens tokens;
   // By quarter of the channels and token: terms of dg that end and begin at it; q . dq, k . dk and
   // k . c.
@@ -151,7 +147,7 @@ __device__ void store_pairs(const Pairs& pairs, Shared<D>& s, bool delta_rule) {
       store_pair(s.pair.M_w + at, m[0] * w[0], m[1] * w[1]);
       store_pair(s.pair.N_q + at, n[0] * qi, n[1] * qi);
       store_pair(s.pair.M_k + at, m[0] * ki, m[1] * ki);
-      *reinterpret_cast<float2*>(s.pair.Z + i * kPairPitch + j0) = {z[0], z[1]};
+      s.decay[i * kDecayPitch + j0] = z[0], s.decay[i * kDecayPitch + j0 + 1] = z[1];
     }
 }
 
@@ -165,7 +161,7 @@ __device__ void crossing_pairs(Shared<D>& s) {
   for (int r = 0; r < 4; ++r) {
     const int i = warp * 4 + r;
     float2 z{0, 0};
-    if (m <= i) z = *reinterpret_cast<const float2*>(s.pair.Z + i * kPairPitch + m);
+    if (m <= i) z = {s.decay[i * kDecayPitch + m], s.decay[i * kDecayPitch + m + 1]};
     float before = z.x + z.y;
     for (int step = 1; step < 32; step *= 2) {
       const float x = __shfl_up_sync(~0u, before, step);

@@ -1,6 +1,7 @@
 // kernels/gdn/cuda_prepare.cu -- all that a chunk needs from q, k, g and beta alone, chunks in
 // parallel: products of the rows as they are, times norms, write strengths and decays.
 #include "kernels/device/unit_lower.cuh"
+#include "kernels/device/wgmma.cuh"
 #include "kernels/gdn/cuda_ops.h"
 
 namespace sluice::cuda::gdn_gpu {
@@ -59,7 +60,7 @@ __device__ void make_scores(Shared<D>& s, bool delta_rule, bf16* P) {
         ps[y] = p[tile][e + y] * t.q_norm[i] * r;
         s.L[i * kUnitLowerPitch + j] = delta_rule && j < i ? l[tile][e + y] * t.k_norm[i] * r : 0;
       }
-      store_pair(P + i * kC + J * 16 + tile * 8 + tile_column(0), ps[0], ps[1]);
+      store_pair(P + tile_at(i, J * 16 + tile * 8 + tile_column(0)), ps[0], ps[1]);
     }
   }
 }
@@ -95,10 +96,13 @@ __global__ void __launch_bounds__(kThreads) prepare_kernel(Inputs in, Memory m) 
   make_scores(s, in.gate.delta_rule, m.P + unit * kC * kC);
   __syncthreads();
   invert_unit_lower(s.L, s.A, s.room);
+  bf16 *A = m.A + unit * kTile, *P = m.P + unit * kTile;
   for (int e = int(threadIdx.x); e < kC * kC / 2; e += kThreads) {
-    const int i = e / (kC / 2), j = e % (kC / 2) * 2;
+    const int i = e / (kC / 2), j = e % (kC / 2) * 2, at = tile_at(i, j);
+    const bool there = j <= (i | 15);
     const float* from = s.A + i * kUnitLowerPitch + j;
-    if (j <= (i | 15)) store_pair(m.A + (unit * kC + i) * kC + j, from[0], from[1]);
+    store_pair(A + at, there ? from[0] : 0, there ? from[1] : 0);
+    if (!there) store_pair(P + at, 0, 0);
   }
 }
 
