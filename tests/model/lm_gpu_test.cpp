@@ -143,9 +143,11 @@ TEST_F(LmGpu, LossAndGradientsAreThoseOfTheCpu) {
       std::printf("  %-32s %.1e of %.1e\n", parameter.c_str(), std::sqrt(error / size),
                   std::sqrt(size));
       // Three layers of bf16 activations, each op rounding to 2^-9: sqrt of a few dozen of them,
-      // times what the model amplifies. A_log's gradient is a sum of terms that cancel.
-      EXPECT_LE(std::sqrt(error / size), parameter.find("A_log") != std::string::npos ? 0.15 : 0.05)
-          << name << " " << parameter;
+      // times what the model amplifies. Gradients of a number a head (A_log; of gdn and mamba2
+      // dt_bias too) are sums over all tokens of terms that cancel.
+      const bool by_head = parameter.find("A_log") != std::string::npos ||
+                           g[i].view().numel() == config.kda.num_value_heads;
+      EXPECT_LE(std::sqrt(error / size), by_head ? 0.15 : 0.05) << name << " " << parameter;
       errors += error, all += size;
     }
     std::printf("  all gradients: %.1e\n", std::sqrt(errors / all));
