@@ -20,27 +20,56 @@ struct Span {
 };
 
 struct Problem {
-  Rows q, kv, k_rope;
-  const Span* span;  // [Nq]
+  Rows q, kv, k_rope;  // q and k_rope turned, if they are rotated
+  const Span* span;    // [Nq]
+  const float* turn;   // [Nk, rope], or null
   int Nq, Nk, H, nope, rope, V;
   float scale;
 
   __device__ int width() const { return nope + rope; }
 };
 
+struct Inputs {
+  Tensor q, k_rope, cu_q, cu_k;
+};
+// Fill span; turn, q and k_rope.
+void find_spans(const Context& ctx, const Tensor& cu_q, const Tensor& cu_k, const Tensor& span);
+void turn_inputs(const Context& ctx, const mla::Sizes& s, const Inputs& in, double theta,
+                 const mla::CudaScratch& memory);
+
+// The pair (x, y) by an angle of cosine c and sine s; -s turns a cotangent back.
+__device__ inline void turn_pair(float& x, float& y, float c, float s) {
+  const float u = x, v = y;
+  x = u * c - v * s;
+  y = u * s + v * c;
+}
+
+// The largest of many floats in any order is one number: as integers, since that is what atomics
+// know.
+__device__ inline void raise(float* to, float x) {
+  if (x >= 0)
+    atomicMax(reinterpret_cast<int*>(to), __float_as_int(x));
+  else
+    atomicMin(reinterpret_cast<unsigned*>(to), __float_as_uint(x));
+}
+
+// What the kernels read, made ready.
 template <class Args>
-Problem problem_of(const Args& a, const Tensor& span) {
+Problem problem_of(const Context& ctx, const Args& a, const mla::CudaScratch& memory) {
   const mla::Sizes s = mla::sizes_of(a);
-  SLUICE_CHECK(a.rope_theta == 0, "rotated keys have no CUDA back end yet (rope_theta is ",
-               a.rope_theta, ")");
   SLUICE_CHECK(s.nope % 8 == 0 && s.rope % 8 == 0 && s.V % 8 == 0, "nope is ", s.nope, ", rope ",
                s.rope, ", V ", s.V, ", expected multiples of 8");
   SLUICE_CHECK(rows_aligned({a.q, a.kv, a.k_rope}),
                "rows of q, kv or k_rope do not start at multiples of 16 bytes");
-  return {rows_of(a.q),
+  const bool rotated = a.rope_theta > 0;
+  find_spans(ctx, a.cu_seqlens_q, a.cu_seqlens_k, memory.span);
+  if (rotated)
+    turn_inputs(ctx, s, {a.q, a.k_rope, a.cu_seqlens_q, a.cu_seqlens_k}, a.rope_theta, memory);
+  return {rows_of(rotated ? memory.q : a.q),
           rows_of(a.kv),
-          s.rope > 0 ? rows_of(a.k_rope) : Rows{nullptr, 0},
-          reinterpret_cast<const Span*>(span.data),
+          s.rope > 0 ? rows_of(rotated ? memory.k_rope : a.k_rope) : Rows{nullptr, 0},
+          reinterpret_cast<const Span*>(memory.span.data),
+          rotated ? memory.turn.as<float>() : nullptr,
           int(s.Nq),
           int(s.Nk),
           int(s.H),
@@ -49,9 +78,6 @@ Problem problem_of(const Args& a, const Tensor& span) {
           int(s.V),
           float(1 / std::sqrt(double(s.nope + s.rope)))};
 }
-
-// Fills span.
-void find_spans(const Context& ctx, const Tensor& cu_q, const Tensor& cu_k, const Tensor& span);
 
 // Calls body<QK, V> with the smallest tile widths that hold the problem; what is wider than the
 // problem is zeros.

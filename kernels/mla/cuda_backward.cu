@@ -58,20 +58,27 @@ __device__ float2 pair_gradient(const Shared<QK, V>& s, int i, int j, float scor
   return {prob, prob * (dp - s.delta[i]) * scale};
 }
 
-// Adds to or writes columns of one gradient: 16 rows from n0, `tiles` of 8 columns from c0 on.
+// Puts columns of one gradient, two at a time: 16 rows from n0, `tiles` of 8 columns from c0 on.
 template <int tiles, class To>
 __device__ void put_rows(const float (&c)[tiles][4], int n0, int end, int c0, To to) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int t = 0; t < tiles; ++t)
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int n = n0 + lane / 4 + 8 * (e / 2);
-      if (n < end) to(n, c0 + 8 * t + 2 * (lane % 4) + e % 2, c[t][e]);
+    for (int e = 0; e < 4; e += 2) {
+      const int n = n0 + lane / 4 + 4 * e;
+      if (n < end) to(n, c0 + 8 * t + 2 * (lane % 4), c[t][e], c[t][e + 1]);
     }
 }
-__device__ void put_one(bf16* p, float x, int add) {
-  *p = __float2bfloat16(add ? __bfloat162float(*p) + x : x);
+__device__ void put_two(bf16* p, float x, float y, int add) {
+  float xy[2] = {x, y};
+  put(p, xy, add);
+}
+// Turns the gradient of columns c, c + 1 of a turned query or key back; j is its key row.
+__device__ void turn_back(const Problem& p, int j, int c, float& x, float& y) {
+  if (!p.turn || c < p.nope) return;
+  const float* t = p.turn + int64_t(j) * p.rope + (c - p.nope);
+  turn_pair(x, y, t[0], -t[1]);
 }
 
 template <int QK, int V>
@@ -107,8 +114,10 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
     product_64(acc, s.ds + r0 * kPitch<kTile>, s.k + half * (QK / 2), kPitch<QK>);
   }
-  put_rows(acc, n0 + r0, p.Nq, half * (QK / 2), [&](int n, int c, float x) {
-    if (c < p.width()) put_one(dq[n] + h * p.width() + c, x, add);
+  put_rows(acc, n0 + r0, p.Nq, half * (QK / 2), [&](int n, int c, float x, float y) {
+    if (c >= p.width()) return;
+    turn_back(p, p.span[n].last, c, x, y);
+    put_two(dq[n] + h * p.width() + c, x, y, add);
   });
 }
 
@@ -164,24 +173,28 @@ __global__ void __launch_bounds__(kThreads)
     product_64(dk, s.ds + r0 * kPitch<kTile>, s.q + half * (QK / 2), kPitch<QK>);
   }
   const int row = p.nope + p.V;
-  put_rows(dv, k0 + r0, p.Nk, half * (V / 2), [&](int n, int c, float x) {
-    if (c < p.V) put_one(dkv[n] + h * row + p.nope + c, x, add);
+  put_rows(dv, k0 + r0, p.Nk, half * (V / 2), [&](int n, int c, float x, float y) {
+    if (c < p.V) put_two(dkv[n] + h * row + p.nope + c, x, y, add);
   });
-  put_rows(dk, k0 + r0, p.Nk, half * (QK / 2), [&](int n, int c, float x) {
+  put_rows(dk, k0 + r0, p.Nk, half * (QK / 2), [&](int n, int c, float x, float y) {
     if (c < p.nope)
-      put_one(dkv[n] + h * row + c, x, add);
+      put_two(dkv[n] + h * row + c, x, y, add);
     else if (c < p.width())
-      parts[(int64_t(h) * p.Nk + n) * p.rope + c - p.nope] = x;
+      *reinterpret_cast<float2*>(parts + (int64_t(h) * p.Nk + n) * p.rope + c - p.nope) = {x, y};
   });
 }
 
+// Two columns a thread.
 __global__ void __launch_bounds__(kThreads)
-    sum_heads_kernel(const float* parts, int H, int64_t Nk, int rope, Rows out, int add) {
-  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= Nk * rope) return;
-  float sum = 0;
-  for (int h = 0; h < H; ++h) sum += parts[h * Nk * rope + i];
-  put_one(out[i / rope] + i % rope, sum, add);
+    sum_heads_kernel(const float2* parts, Problem p, Rows out, int add) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x,
+                pairs = int64_t(p.Nk) * p.rope / 2;
+  if (i >= pairs) return;
+  float x = 0, y = 0;
+  for (int h = 0; h < p.H; ++h) x += parts[h * pairs + i].x, y += parts[h * pairs + i].y;
+  const int n = int(i / (p.rope / 2)), c = int(i % (p.rope / 2)) * 2;
+  turn_back(p, n, p.nope + c, x, y);
+  put_two(out[n] + c, x, y, add);
 }
 
 }  // namespace
@@ -189,18 +202,18 @@ __global__ void __launch_bounds__(kThreads)
 
 using namespace mla_gpu;
 
-void mla_backward(const Context& ctx, const MlaBackward& a, const Tensor& span, const Tensor& delta,
-                  const Tensor& parts) {
-  const Problem p = problem_of(a, span);
-  SLUICE_CHECK(a.lse.dense() && rows_aligned({a.d_o}), "lse is strided, or rows of d_o unaligned");
-  const Upstream u{rows_of(a.d_o), a.lse.as<float>(), delta.as<float>()};
+void mla_backward(const Context& ctx, const MlaBackward& a, const mla::CudaScratch& memory) {
+  const Problem p = problem_of(ctx, a, memory);
+  SLUICE_CHECK(
+      a.lse.dense() && rows_aligned({a.d_o, a.dq.t, a.dkv.t, a.dk_rope.t}),
+      "lse is strided, or rows of d_o or of a gradient do not start at multiples of 16 bytes");
+  const Upstream u{rows_of(a.d_o), a.lse.as<float>(), memory.delta.as<float>()};
   const int64_t units = int64_t(p.Nq) * p.H;
   const unsigned query_tiles = unsigned((p.Nq + kTile - 1) / kTile),
                  key_tiles = unsigned((p.Nk + kTile - 1) / kTile);
   if (units > 0) {
-    find_spans(ctx, a.cu_seqlens_q, a.cu_seqlens_k, span);
     delta_kernel<<<unsigned((units + 7) / 8), kThreads, 0, ctx.stream>>>(
-        rows_of(a.o), u.d_o, units, p.H, p.V, delta.as<float>());
+        rows_of(a.o), u.d_o, units, p.H, p.V, memory.delta.as<float>());
     SLUICE_LAUNCHED(ctx.stream);
   }
   for_widths(mla::sizes_of(a), [&]<int QK, int V> {
@@ -214,13 +227,13 @@ void mla_backward(const Context& ctx, const MlaBackward& a, const Tensor& span, 
     if (key_tiles == 0) return;
     allow_shared(keys_kernel<QK, V>, bytes);
     keys_kernel<QK, V><<<dim3(key_tiles, unsigned(p.H)), kThreads, bytes, ctx.stream>>>(
-        p, u, rows_of(a.dkv.t), a.dkv.add, p.rope > 0 ? parts.as<float>() : nullptr);
+        p, u, rows_of(a.dkv.t), a.dkv.add, p.rope > 0 ? memory.parts.as<float>() : nullptr);
     SLUICE_LAUNCHED(ctx.stream);
   });
   if (p.rope == 0 || key_tiles == 0) return;
-  sum_heads_kernel<<<unsigned((int64_t(p.Nk) * p.rope + kThreads - 1) / kThreads), kThreads, 0,
-                     ctx.stream>>>(parts.as<float>(), p.H, p.Nk, p.rope, rows_of(a.dk_rope.t),
-                                   a.dk_rope.add);
+  sum_heads_kernel<<<unsigned((int64_t(p.Nk) * p.rope / 2 + kThreads - 1) / kThreads), kThreads, 0,
+                     ctx.stream>>>(reinterpret_cast<const float2*>(memory.parts.data), p,
+                                   rows_of(a.dk_rope.t), a.dk_rope.add);
   SLUICE_LAUNCHED(ctx.stream);
 }
 

@@ -6,33 +6,12 @@ namespace sluice::cuda {
 namespace mla_gpu {
 namespace {
 
-__global__ void span_kernel(const int* cu_q, const int* cu_k, int documents, int Nq, Span* span) {
-  const int n = blockIdx.x * blockDim.x + threadIdx.x;
-  if (n >= Nq) return;
-  int low = 0, high = documents;  // the last document that begins at or before n
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (cu_q[middle] <= n ? low : high) = middle;
-  }
-  // The queries are a document's last tokens.
-  span[n] = {cu_k[low], cu_k[low + 1] - (cu_q[low + 1] - n)};
-}
-
 constexpr int kThreads = 128;
 
 template <int QK, int V>
 struct Shared {
   bf16 q[kTile * kPitch<QK>], k[kTile * kPitch<QK>], v[kTile * kPitch<V>];
 };
-
-// The largest of many floats in any order is one number: as integers, since that is what atomics
-// know.
-__device__ void raise(float* to, float x) {
-  if (x >= 0)
-    atomicMax(reinterpret_cast<int*>(to), __float_as_int(x));
-  else
-    atomicMin(reinterpret_cast<unsigned*>(to), __float_as_uint(x));
-}
 
 // Two rows of a warp's 16 that a thread has parts of.
 struct Softmax {
@@ -141,24 +120,14 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void find_spans(const Context& ctx, const Tensor& cu_q, const Tensor& cu_k, const Tensor& span) {
-  const int64_t Nq = span.dim(0);
-  if (Nq == 0) return;
-  span_kernel<<<unsigned((Nq + 255) / 256), 256, 0, ctx.stream>>>(
-      cu_q.as<int32_t>(), cu_k.as<int32_t>(), int(cu_q.dim(0) - 1), int(Nq),
-      reinterpret_cast<Span*>(span.data));
-  SLUICE_LAUNCHED(ctx.stream);
-}
-
 }  // namespace mla_gpu
 
 using namespace mla_gpu;
 
-void mla_forward(const Context& ctx, const MlaForward& a, const Tensor& span) {
-  const Problem p = problem_of(a, span);
+void mla_forward(const Context& ctx, const MlaForward& a, const mla::CudaScratch& memory) {
+  const Problem p = problem_of(ctx, a, memory);
   SLUICE_CHECK(a.lse.dense() && a.o.stride[0] % 2 == 0, "o or lse is strided oddly");
   if (p.Nq == 0) return;
-  find_spans(ctx, a.cu_seqlens_q, a.cu_seqlens_k, span);
   for_widths(mla::sizes_of(a), [&]<int QK, int V> {
     allow_shared(forward_kernel<QK, V>, sizeof(Shared<QK, V>));
     forward_kernel<QK, V><<<dim3(unsigned((p.Nq + kTile - 1) / kTile), unsigned(p.H)), kThreads,

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "kernels/mla/sizes.h"
+#include "kernels/mla/cudnn_op.h"
 
 namespace sluice {
 
@@ -13,9 +13,8 @@ void mla_backward(const Context& ctx, const MlaBackward& a, const mla::Scratch& 
 }  // namespace cpu
 #ifdef SLUICE_CUDA_BUILD
 namespace cuda {
-void mla_forward(const Context& ctx, const MlaForward& a, const Tensor& span);
-void mla_backward(const Context& ctx, const MlaBackward& a, const Tensor& span, const Tensor& delta,
-                  const Tensor& parts);
+void mla_forward(const Context& ctx, const MlaForward& a, const mla::CudaScratch& memory);
+void mla_backward(const Context& ctx, const MlaBackward& a, const mla::CudaScratch& memory);
 }  // namespace cuda
 #endif
 namespace reference {
@@ -42,20 +41,48 @@ static void check_inputs(const Context& ctx, const Args& a) {
   if (ctx.mode == Mode::plan || ctx.device != Device::cpu) return;
   const int32_t *q = a.cu_seqlens_q.template as<int32_t>(),
                 *k = a.cu_seqlens_k.template as<int32_t>();
-  for (int64_t d = 0; d < s.documents; ++d)
+  for (int64_t d = 0; d < s.documents; ++d) {
     SLUICE_CHECK(q[d + 1] - q[d] <= k[d + 1] - k[d], "document ", d, " has ", q[d + 1] - q[d],
                  " queries and ", k[d + 1] - k[d], " keys");
+    SLUICE_CHECK(k[d + 1] - k[d] <= s.longest, "document ", d, " has ", k[d + 1] - k[d],
+                 " keys, said to be at most ", s.longest);
+  }
 }
+
+namespace {
+
+// On CUDA: who sees whom, and the inputs turned, if they are rotated.
+class TurnedMemory {
+ public:
+  template <class Args>
+  TurnedMemory(const Context& ctx, const Args& a) {
+    const mla::Sizes s = mla::sizes_of(a);
+    const int64_t Nq = a.rope_theta > 0 ? s.Nq : 0, Nk = a.rope_theta > 0 ? s.Nk : 0;
+    span_ = sluice::scratch(ctx, DType::i32, {s.Nq, 2});
+    turn_ = sluice::scratch(ctx, DType::f32, {Nk, s.rope});
+    q_ = sluice::scratch(ctx, a.q.dtype, {Nq, s.H, s.nope + s.rope});
+    k_rope_ = sluice::scratch(ctx, a.q.dtype, {Nk, s.rope});
+  }
+  mla::CudaScratch scratch() const {
+    return {.span = span_, .turn = turn_, .q = q_, .k_rope = k_rope_, .delta = {}, .parts = {}};
+  }
+
+ private:
+  ArenaTensor span_, turn_, q_, k_rope_;
+};
+
+}  // namespace
 
 void mla_forward(const Context& ctx, const MlaForward& a) {
   check_inputs(ctx, a);
   const mla::Sizes s = mla::sizes_of(a);
   if (a.max_logit) check_shape(a.max_logit, "max_logit", {s.H}, DType::f32, ctx.device);
   if (ctx.device == Device::cuda) {
-    const ArenaTensor span = scratch(ctx, DType::i32, {s.Nq, 2});
+    if (mla::by_cudnn(s)) return mla::forward_by_cudnn(ctx, a);
+    const TurnedMemory turned(ctx, a);
     if (ctx.mode == Mode::plan) return;
 #ifdef SLUICE_CUDA_BUILD
-    return cuda::mla_forward(ctx, a, span);
+    return cuda::mla_forward(ctx, a, turned.scratch());
 #endif
   }
   const int64_t G = std::min(s.H, mla::kHeads), width = s.nope + s.rope;
@@ -76,12 +103,17 @@ void mla_backward(const Context& ctx, const MlaBackward& a) {
   check_shape(a.dkv.t, "dkv", {s.Nk, s.H, s.nope + s.V}, a.q);
   if (s.rope > 0) check_shape(a.dk_rope.t, "dk_rope", {s.Nk, s.rope}, a.q);
   if (ctx.device == Device::cuda) {
-    const ArenaTensor span = scratch(ctx, DType::i32, {s.Nq, 2}),
-                      delta = scratch(ctx, DType::f32, {s.Nq, s.H}),
+    const bool strict = ctx.determinism == Determinism::strict;
+    const int64_t heads = strict ? mla::heads_in_order(s) : 0;
+    if (mla::by_cudnn(s) && (heads > 0 || !strict)) return mla::backward_by_cudnn(ctx, a, heads);
+    const TurnedMemory turned(ctx, a);
+    const ArenaTensor delta = scratch(ctx, DType::f32, {s.Nq, s.H}),
                       parts = scratch(ctx, DType::f32, {s.H, s.Nk, s.rope});
     if (ctx.mode == Mode::plan) return;
 #ifdef SLUICE_CUDA_BUILD
-    return cuda::mla_backward(ctx, a, span, delta, parts);
+    mla::CudaScratch memory = turned.scratch();
+    memory.delta = delta, memory.parts = parts;
+    return cuda::mla_backward(ctx, a, memory);
 #endif
   }
   const int64_t G = std::min(s.H, mla::kHeads), width = s.nope + s.rope;

@@ -8,8 +8,8 @@
 // the angle t * theta^(-2p / rope); positions count from each document's first key. 0: NoPE, used
 // raw. Backward: p_ij = exp(s_ij - lse_i), ds_ij = p_ij (d_o_i v_j - d_o_i o_i). Never T x T beyond
 // a tile. Source: arXiv:2405.04434. Dims: Nq queries, Nk keys, H heads, V value dim.
-// T is f32 or f64 on the CPU, bf16 on CUDA (not rotated; columns multiples of 8, nope + rope up to
-// 192, V up to 128); S, of sums, is f32 for bf16, else T.
+// T is f32 or f64 on the CPU, bf16 on CUDA (columns multiples of 8, nope + rope up to 192, V up to
+// 128); S, of sums, is f32 for bf16, else T.
 #pragma once
 
 #include "kernels/tensor/context.h"
@@ -28,6 +28,7 @@ struct MlaForward {
   Tensor lse;        // out [Nq, H] S, kept for backward
   Tensor max_logit{};  // in, out [H] f32, optional: raised to the head's largest s_ij
   double rope_theta = 0;
+  int64_t longest = 0;  // no document has more keys; 0: not known
 };
 struct MlaBackward {
   Tensor q, kv, k_rope, cu_seqlens_q, cu_seqlens_k, o, lse;  // as in forward
@@ -35,6 +36,7 @@ struct MlaBackward {
   Grad dq, dkv;                                              // out as q, kv
   Grad dk_rope;                                              // out as k_rope, heads summed in order
   double rope_theta = 0;
+  int64_t longest = 0;
 };
 
 void mla_forward(const Context& ctx, const MlaForward& a);

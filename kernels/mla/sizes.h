@@ -10,6 +10,7 @@ namespace sluice::mla {
 
 struct Sizes {
   int64_t Nq, Nk, H, nope, rope, V, documents;
+  int64_t longest;  // keys of a document at most
 };
 
 constexpr int64_t kHeads = 4;  // that the CPU works on at a time
@@ -24,11 +25,28 @@ struct Scratch {
   Tensor delta;   // [G, Nq] T
 };
 
+// Memory of one call on CUDA.
+struct CudaScratch {
+  Tensor span;       // [Nq, 2] i32: the first and the last key that a query sees
+  Tensor turn;       // [Nk, rope] f32, cos and sin by pair; rotated only, as the next two
+  Tensor q, k_rope;  // turned, as the inputs
+  // Backward only:
+  Tensor delta{};  // [Nq, H] f32
+  Tensor parts{};  // [H, Nk, rope] f32: a head's share of dk_rope
+};
+
 template <class Args>
 Sizes sizes_of(const Args& a) {
   const int64_t V = a.o.dim(2), nope = a.kv.dim(2) - V;
-  return {
-      a.q.dim(0), a.kv.dim(0), a.q.dim(1), nope, a.q.dim(2) - nope, V, a.cu_seqlens_q.dim(0) - 1};
+  const int64_t Nk = a.kv.dim(0);
+  return {.Nq = a.q.dim(0),
+          .Nk = Nk,
+          .H = a.q.dim(1),
+          .nope = nope,
+          .rope = a.q.dim(2) - nope,
+          .V = V,
+          .documents = a.cu_seqlens_q.dim(0) - 1,
+          .longest = a.longest > 0 ? std::min(a.longest, Nk) : Nk};
 }
 
 // Raises max_logit to the largest score of head h, if it is asked for.

@@ -11,7 +11,8 @@ struct CUstream_st;  // cudaStream_t, so that host code needs no CUDA header
 
 namespace sluice {
 
-class CudaGemm;  // kernels/gemm/cuda_gemm.h
+class CudaGemm;        // kernels/gemm/cuda_gemm.h
+class CudnnAttention;  // kernels/mla/cudnn.h
 
 enum class Mode : uint8_t {
   run,
@@ -22,6 +23,10 @@ enum class Mode : uint8_t {
   batch_invariant,
 };
 
+// strict: equal calls give equal bits. fast: an op may add in an order that depends on timing,
+// where that is faster.
+enum class Determinism : uint8_t { strict, fast };
+
 struct Context {
   Device device = Device::cpu;
   Mode mode = Mode::run;
@@ -29,6 +34,8 @@ struct Context {
   ThreadPool* threads = nullptr;  // CPU; null: the calling thread alone
   CUstream_st* stream = nullptr;  // CUDA
   CudaGemm* gemm = nullptr;       // CUDA; not needed in plan mode
+  CudnnAttention* attention = nullptr;  // likewise
+  Determinism determinism = Determinism::strict;
 };
 
 // Scratch of one op call, given back when the call returns. On CUDA later work of the same stream

@@ -1,6 +1,7 @@
 // tests/kernels/mla_gpu_test.cpp -- the CUDA back end of MLA's attention against the f64 reference.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <numeric>
 
@@ -14,6 +15,8 @@ using Lengths = std::vector<int64_t>;
 
 struct Dims {
   int64_t H, nope, rope, V;
+  double theta = 0;
+  Determinism determinism = Determinism::strict;
 };
 
 // Documents, and the largest logits, where the op runs.
@@ -47,6 +50,11 @@ int64_t total(const Lengths& l) {
   return std::accumulate(l.begin(), l.end(), int64_t(0));
 }
 
+Context with(Context ctx, const Dims& d) {
+  ctx.determinism = d.determinism;
+  return ctx;
+}
+
 GpuCase mla_case(const Lengths& keys, const Dims& d, std::shared_ptr<Around> around) {
   const int64_t Nk = total(keys);
   const auto make = [=](const Setup& setup) {
@@ -59,28 +67,32 @@ GpuCase mla_case(const Lengths& keys, const Dims& d, std::shared_ptr<Around> aro
     if (d.rope > 0) p.output("dk_rope", {Nk, d.rope});
     p.forward = [=](const Context& ctx, const OpProblem& t) {
       const auto& at = around->on(ctx.device);
-      mla_forward(ctx, {.q = t["q"],
-                        .kv = t["kv"],
-                        .k_rope = d.rope > 0 ? t["k_rope"] : Tensor{},
-                        .cu_seqlens_q = at.cu_q.view(),
-                        .cu_seqlens_k = at.cu_k.view(),
-                        .o = t["o"],
-                        .lse = t["lse"],
-                        .max_logit = at.max_logit.view()});
+      mla_forward(with(ctx, d), {.q = t["q"],
+                                 .kv = t["kv"],
+                                 .k_rope = d.rope > 0 ? t["k_rope"] : Tensor{},
+                                 .cu_seqlens_q = at.cu_q.view(),
+                                 .cu_seqlens_k = at.cu_k.view(),
+                                 .o = t["o"],
+                                 .lse = t["lse"],
+                                 .max_logit = at.max_logit.view(),
+                                 .rope_theta = d.theta,
+                                 .longest = *std::max_element(keys.begin(), keys.end())});
     };
     p.backward = [=](const Context& ctx, const OpProblem& t) {
       const auto& at = around->on(ctx.device);
-      mla_backward(ctx, {.q = t["q"],
-                         .kv = t["kv"],
-                         .k_rope = d.rope > 0 ? t["k_rope"] : Tensor{},
-                         .cu_seqlens_q = at.cu_q.view(),
-                         .cu_seqlens_k = at.cu_k.view(),
-                         .o = t["o"],
-                         .lse = t["lse"],
-                         .d_o = t["d_o"],
-                         .dq = t.grad("dq"),
-                         .dkv = t.grad("dkv"),
-                         .dk_rope = d.rope > 0 ? t.grad("dk_rope") : Grad{}});
+      mla_backward(with(ctx, d), {.q = t["q"],
+                                  .kv = t["kv"],
+                                  .k_rope = d.rope > 0 ? t["k_rope"] : Tensor{},
+                                  .cu_seqlens_q = at.cu_q.view(),
+                                  .cu_seqlens_k = at.cu_k.view(),
+                                  .o = t["o"],
+                                  .lse = t["lse"],
+                                  .d_o = t["d_o"],
+                                  .dq = t.grad("dq"),
+                                  .dkv = t.grad("dkv"),
+                                  .dk_rope = d.rope > 0 ? t.grad("dk_rope") : Grad{},
+                                  .rope_theta = d.theta,
+                                  .longest = *std::max_element(keys.begin(), keys.end())});
     };
     return p;
   };
@@ -95,8 +107,16 @@ GpuCase mla_case(const Lengths& keys, const Dims& d, std::shared_ptr<Around> aro
           .rms = 5e-3};
 }
 
-const Dims kDims[] = {
-    {2, 32, 16, 48}, {3, 64, 0, 64}, {2, 8, 8, 8}, {2, 128, 64, 128}, {1, 96, 32, 72}};
+constexpr Determinism kFast = Determinism::fast;
+const Dims kDims[] = {{2, 32, 16, 48},
+                      {3, 64, 0, 64},
+                      {2, 8, 8, 8},
+                      {2, 128, 64, 128},
+                      {1, 96, 32, 72},
+                      {2, 32, 16, 48, 10000},
+                      {1, 8, 16, 8, 100},
+                      {2, 128, 64, 128, 10000, kFast},
+                      {2, 128, 64, 128, 0, kFast}};
 
 using MlaGpu = GpuTest;
 
@@ -132,7 +152,7 @@ TEST_F(MlaGpu, KeepsTheOpPromises) {
 
 TEST_F(MlaGpu, WhatItDoesNotDoIsRefused) {
   const GpuContext& gpu = GpuContext::shared();
-  const auto refuse = [&](const Dims& d, double theta) {
+  const auto refuse = [&](const Dims& d) {
     const Lengths one{3};
     const Around around(one, one, d.H);
     const Buffer q(DType::bf16, {3, d.H, d.nope + d.rope}, Device::cuda),
@@ -146,13 +166,11 @@ TEST_F(MlaGpu, WhatItDoesNotDoIsRefused) {
                         .cu_seqlens_q = around.gpu.cu_q.view(),
                         .cu_seqlens_k = around.gpu.cu_k.view(),
                         .o = o.view(),
-                        .lse = lse.view(),
-                        .rope_theta = theta});
+                        .lse = lse.view()});
     });
   };
-  expect_part(refuse({1, 8, 8, 8}, 10000), "rotated keys have no CUDA back end yet");
-  expect_part(refuse({1, 8, 4, 8}, 0), "expected multiples of 8");
-  expect_part(refuse({1, 192, 8, 8}, 0), "nope + rope is 200");
+  expect_part(refuse({1, 8, 4, 8}), "expected multiples of 8");
+  expect_part(refuse({1, 192, 8, 8}), "nope + rope is 200");
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "kernels/base/cuda_check.h"
 #include "kernels/device/stream.h"
 #include "kernels/gemm/cuda_gemm.h"
+#include "kernels/mla/cudnn.h"
 #include "tests/support/op_problem.h"
 
 namespace sluice::test {
@@ -25,8 +26,13 @@ struct GpuContext {
     ctx.arena = &arena;
     ctx.stream = stream.get();
     ctx.gemm = &gemm;
+#ifdef SLUICE_CUDNN
+    ctx.attention = &attention;
+#endif
   }
-  operator const Context&() const { return ctx; }
+  operator const Context&() const {
+    return ctx;
+  }
   // One for all tests of a program: making it takes longer than most of them.
   static GpuContext& shared() {
     static GpuContext gpu;
@@ -37,6 +43,9 @@ struct GpuContext {
 
   Stream stream;
   CudaGemm gemm;
+#ifdef SLUICE_CUDNN
+  CudnnAttention attention;
+#endif
   Arena arena;
   Context ctx;
 };

@@ -3,6 +3,7 @@
 
 #ifdef SLUICE_CUDA_BUILD
 #include "kernels/gemm/cuda_gemm.h"
+#include "kernels/mla/cudnn.h"
 #endif
 
 namespace sluice {
@@ -19,6 +20,10 @@ DeviceHandles::DeviceHandles(Device device, Context& ctx) {
 #ifdef SLUICE_CUDA_BUILD
   gemm_ = std::make_shared<CudaGemm>();
   ctx.gemm = gemm_.get();
+#endif
+#ifdef SLUICE_CUDNN
+  attention_ = std::make_shared<CudnnAttention>();
+  ctx.attention = attention_.get();
 #endif
 }
 

@@ -24,7 +24,9 @@ class DeviceHandles {
 
  private:
   std::unique_ptr<Stream> stream_;
-  std::shared_ptr<CudaGemm> gemm_;  // a shared one needs no complete type where there is no CUDA
+  // Shared ones need no complete type where there is no CUDA.
+  std::shared_ptr<CudaGemm> gemm_;
+  std::shared_ptr<CudnnAttention> attention_;
 };
 
 // The step state where the device's kernels read and write it.
