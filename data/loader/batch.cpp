@@ -5,11 +5,14 @@
 
 namespace sluice {
 
-MicroBatchBuffer::MicroBatchBuffer(int64_t tokens, int64_t max_documents)
+MicroBatchBuffer::MicroBatchBuffer(int64_t tokens, int64_t max_documents, int64_t longest)
     : tokens_(DType::i32, {tokens}),
       targets_(DType::i32, {tokens}),
       cu_seqlens_(DType::i32, {max_documents + 1}),
-      batch_{tokens_.view(), targets_.view(), cu_seqlens_.view(), 0} {}
+      batch_{.tokens = tokens_.view(),
+             .targets = targets_.view(),
+             .cu_seqlens = cu_seqlens_.view(),
+             .longest = longest} {}
 
 void set_documents(const std::vector<int32_t>& ends, MicroBatch& batch) {
   const int64_t capacity = batch.cu_seqlens.dim(0) - 1, N = batch.tokens.dim(0);

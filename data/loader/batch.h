@@ -16,6 +16,7 @@ struct MicroBatch {
   Tensor cu_seqlens;  // [max_documents + 1] i32, filled up with N
   int64_t valid_tokens = 0;
   int64_t step_valid_tokens = 0;  // of the whole global batch that it is a part of; in training
+  int64_t longest = 0;            // no document has more tokens; 0: not known
 };
 
 // Writes cu_seqlens from the ends of the documents, in order; the last is N. Throws if they do not
@@ -25,7 +26,7 @@ void set_documents(const std::vector<int32_t>& ends, MicroBatch& batch);
 // Memory for one, on the host.
 class MicroBatchBuffer {
  public:
-  MicroBatchBuffer(int64_t tokens, int64_t max_documents);
+  MicroBatchBuffer(int64_t tokens, int64_t max_documents, int64_t longest = 0);
   MicroBatch& batch() { return batch_; }
 
  private:

@@ -63,7 +63,7 @@ void Loader::open_task() {
 MicroBatchBuffer Loader::make_buffer() const {
   int64_t documents = 0;
   for (const Source& s : sources_) documents = std::max(documents, s.rows->max_documents());
-  return {rows_per_micro_ * L_, rows_per_micro_ * documents};
+  return {rows_per_micro_ * L_, rows_per_micro_ * documents, L_};
 }
 
 Loader::Row Loader::row_at(const Mixture::Place& p) const {

@@ -33,7 +33,7 @@ int64_t ValidationSet::micro_batches() const {
 }
 
 MicroBatchBuffer ValidationSet::make_buffer() const {
-  return {rows_per_micro_ * L_, rows_per_micro_ * rows_->max_documents()};
+  return {rows_per_micro_ * L_, rows_per_micro_ * rows_->max_documents(), L_};
 }
 
 std::optional<int64_t> ValidationSet::text_bytes() const {

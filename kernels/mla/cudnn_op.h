@@ -25,7 +25,7 @@ inline int64_t in_order_bytes(const Sizes& s) {
 }
 // Heads of one call of it; 0: too much memory.
 inline int64_t heads_in_order(const Sizes& s) {
-  constexpr int64_t kMost = int64_t(1) << 30, kGoal = int64_t(512) << 20;
+  constexpr int64_t kMost = int64_t(2) << 30, kGoal = int64_t(1) << 30;
   if (in_order_bytes(s) > kMost) return 0;
   int64_t heads = s.H;
   while (heads > 1 && (s.H % heads != 0 || heads * in_order_bytes(s) > kGoal)) --heads;

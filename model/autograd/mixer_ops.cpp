@@ -267,7 +267,8 @@ Var mla_attention(Tape& tape, const MlaInputs& in, const Tensor& cu_seqlens_q,
                            .o = heads(o.value, in.H),
                            .lse = lse.value,
                            .max_logit = counted ? tape.stats()->max_logits(in.w_kv_b) : Tensor{},
-                           .rope_theta = in.rope_theta});
+                           .rope_theta = in.rope_theta,
+                           .longest = in.longest});
   tape.record("mla", o, [&tape, in, cu_seqlens_q, cu_seqlens_k, o, lse] {
     const bool has_rope = in.k_rope.id >= 0;
     mla_backward(tape.ctx(), {.q = heads(in.q.value, in.H),
@@ -281,7 +282,8 @@ Var mla_attention(Tape& tape, const MlaInputs& in, const Tensor& cu_seqlens_q,
                               .dq = heads(tape.grad(in.q), in.H),
                               .dkv = heads(tape.grad(in.kv), in.H),
                               .dk_rope = has_rope ? tape.grad(in.k_rope) : Grad{},
-                              .rope_theta = in.rope_theta});
+                              .rope_theta = in.rope_theta,
+                              .longest = in.longest});
   });
   return o;
 }

@@ -59,7 +59,8 @@ struct MlaInputs {
   Var kv;      // [Nk, H*(nope+V)]
   Var k_rope;  // [Nk, rope]
   int64_t H, nope, rope, V;
-  double rope_theta;  // 0: NoPE
+  double rope_theta;    // 0: NoPE
+  int64_t longest = 0;  // no document has more keys; 0: not known
   ParamId w_kv_b{};  // the parameter that StepStats keeps the largest logits by; none: they are not
 };
 // Causal softmax attention; the queries are the last tokens of each document. [N, H*V]

@@ -36,14 +36,14 @@ Var MlaLayer::forward(Tape& tape, const Var& x, const Sequences& seq,
   const Var q = queries(tape, x);
   const std::vector<Var> kv_a = tape.split(linear(tape, x, kv_a_proj_), {r, rope});
   const Var c = rmsnorm(tape, kv_a[0], kv_a_norm_, eps_);
-  const Var o = cache ? attend_cached(tape, q, c, kv_a[1], seq, *cache)
-                      : attend(tape, q, c, kv_a[1], seq.cu_seqlens);
+  const Var o =
+      cache ? attend_cached(tape, q, c, kv_a[1], seq, *cache) : attend(tape, q, c, kv_a[1], seq);
   if (!config_.use_output_gate) return linear(tape, o, o_proj_);
   return linear(tape, sigmoid_gate(tape, o, linear(tape, x, g_proj_)), o_proj_);
 }
 
 Var MlaLayer::attend(Tape& tape, const Var& q, const Var& c, const Var& k_rope,
-                     const Tensor& cu_seqlens) const {
+                     const Sequences& seq) const {
   const Var kv = linear(tape, c, kv_b_proj_);
   return mla_attention(tape,
                        {.q = q,
@@ -54,8 +54,9 @@ Var MlaLayer::attend(Tape& tape, const Var& q, const Var& c, const Var& k_rope,
                         .rope = config_.qk_rope_head_dim,
                         .V = config_.v_head_dim,
                         .rope_theta = rope_theta(),
+                        .longest = seq.longest,
                         .w_kv_b = kv_b_proj_},
-                       cu_seqlens, cu_seqlens);
+                       seq.cu_seqlens, seq.cu_seqlens);
 }
 
 Var MlaLayer::attend_cached(Tape& tape, const Var& q, const Var& c, const Var& k_rope,

@@ -28,8 +28,7 @@ class MlaLayer : public Mixer {
 
  private:
   Var queries(Tape& tape, const Var& x_ND) const;  // [N, H*(nope+rope)]
-  Var attend(Tape& tape, const Var& q, const Var& c, const Var& k_rope,
-             const Tensor& cu_seqlens) const;
+  Var attend(Tape& tape, const Var& q, const Var& c, const Var& k_rope, const Sequences& seq) const;
   Var attend_cached(Tape& tape, const Var& q, const Var& c, const Var& k_rope, const Sequences& seq,
                     const MixerCache& cache) const;
   double rope_theta() const { return config_.use_nope ? 0 : config_.rope_theta; }

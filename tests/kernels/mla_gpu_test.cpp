@@ -99,10 +99,14 @@ GpuCase mla_case(const Lengths& keys, const Dims& d, std::shared_ptr<Around> aro
   // Scores are f32 sums of exact products. Probabilities and ds are rounded to bf16 for their
   // products, o for d_o o_i, and all outputs: 2^-9 each, 3e-3 together in the root mean square. One
   // element may be a difference of terms that are all larger than it. N = 1: what is 0 in f64 is
-  // 1e-7 here.
+  // 1e-7 here. What is turned is rounded again: a score is off by 2^-9 of each of its terms.
   return {.make = make,
           .wide = {"lse"},
-          .bounds = {{"o", .02}, {"lse", 1e-5}, {"dq", .08}, {"dkv", .08}, {"dk_rope", .08}},
+          .bounds = {{"o", .02},
+                     {"lse", d.theta > 0 ? 2e-3 : 1e-5},
+                     {"dq", .08},
+                     {"dkv", .08},
+                     {"dk_rope", .08}},
           .least = 1e-3,
           .rms = 5e-3};
 }
@@ -129,7 +133,8 @@ TEST_F(MlaGpu, AgreesWithReferenceInF64) {
       const Buffer max_logit(DType::f32, {d.H});
       copy(around->gpu.max_logit.view(), max_logit.view());
       for (int64_t h = 0; h < d.H; ++h)
-        EXPECT_NEAR(element(max_logit.view(), h), element(around->cpu.max_logit.view(), h), 1e-4);
+        EXPECT_NEAR(element(max_logit.view(), h), element(around->cpu.max_logit.view(), h),
+                    d.theta > 0 ? 0.02 : 1e-4);
     }
 }
 

@@ -104,6 +104,8 @@ std::vector<Case> cases() {
                         {"mamba2", dense("1:0", false)},
                         {"gdn, grouped, no convolution or gate", dense("2:1", false)},
                         {"kda, heads of 40, no convolution", dense("2:1", false)}};
+  all.push_back({"mla, rotated", dense("0:1", false)});
+  all.back().config.mla.use_nope = false;
   all[3].config.linear = "gdn";
   all[4].config.linear = "mamba2";
   KdaConfig& gdn = all[5].config.kda;

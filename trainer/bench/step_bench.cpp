@@ -25,7 +25,7 @@ namespace {
 // Random rows, each one document.
 MicroBatchBuffer random_batch(const Config& c, uint64_t seed) {
   const int64_t N = c.train.micro_batch_tokens, L = c.data.seq_len_tokens;
-  MicroBatchBuffer buffer(N, N / L);
+  MicroBatchBuffer buffer(N, N / L, L);
   MicroBatch& batch = buffer.batch();
   std::vector<int32_t> ends;
   for (int64_t end = L; end <= N; end += L) ends.push_back(int32_t(end));
@@ -102,7 +102,7 @@ nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) 
       c.run.threads ? int(*c.run.threads) : int(std::max(1u, std::thread::hardware_concurrency()));
   ThreadPool pool(threads);
   Context ctx{.threads = &pool};
-  const DeviceHandles handles(device_of(c.run.device), ctx);
+  const DeviceHandles handles(device_of(c.run.device), ctx, determinism_of(c.run.determinism));
   MicroBatchBuffer buffer = random_batch(c, uint64_t(c.run.seed));
   MicroBatch& batch = buffer.batch();
 
@@ -136,6 +136,7 @@ nlohmann::ordered_json bench_step(const Config& config, const StepBench& bench) 
   report["seq_len_tokens"] = L;
   report["threads"] = threads;
   report["device"] = ctx.device == Device::cuda ? gpu_name() : "cpu";
+  report["determinism"] = c.run.determinism;
   report["step_seconds"] = step;
   if (!measured.queue.empty()) {
     report["queue_seconds"] = median(measured.queue);
@@ -171,15 +172,16 @@ std::string bench_step_text(const nlohmann::ordered_json& r) {
   }
   out += fmt::format(
       "model    {:.1f}M parameters, {:.1f}M active\n"
-      "step     {} tokens in rows of {}, {} threads, {}: median {:.4f} s, fastest {:.4f} s, {:.0f} "
+      "step     {} tokens in rows of {}, {} threads, {}, {}: median {:.4f} s, fastest {:.4f} s, "
+      "{:.0f} "
       "tokens/s\n"
       "rate     {:.1f} GFLOP/s, {:.0f} % of the GEMM rate, {:.0f} GFLOP/s\n",
       r["parameters"].get<double>() / 1e6, r["active_parameters"].get<double>() / 1e6,
       r["tokens"].get<int64_t>(), r["seq_len_tokens"].get<int64_t>(), r["threads"].get<int>(),
-      r["device"].get<std::string>(), r["step_seconds"].get<double>(),
-      r["fastest_seconds"].get<double>(), r["tokens_per_second"].get<double>(),
-      r["gflops"].get<double>(), 100 * r["share_of_gemm_rate"].get<double>(),
-      r["gemm_gflops"].get<double>());
+      r["device"].get<std::string>(), r["determinism"].get<std::string>(),
+      r["step_seconds"].get<double>(), r["fastest_seconds"].get<double>(),
+      r["tokens_per_second"].get<double>(), r["gflops"].get<double>(),
+      100 * r["share_of_gemm_rate"].get<double>(), r["gemm_gflops"].get<double>());
   if (r.contains("queue_seconds"))
     out += fmt::format(
         "host     queues a step in {:.4f} s; without graphs in {:.4f} s, the step then takes "

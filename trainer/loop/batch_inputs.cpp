@@ -36,12 +36,13 @@ BatchInputs::View BatchInputs::lay_out(const MicroBatch& b, char* at) const {
   v.tokens = place(b.tokens);
   v.targets = place(b.targets);
   v.cu_seqlens = place(b.cu_seqlens);
+  v.longest = b.longest;
   return v;
 }
 
 BatchInputs::View BatchInputs::plan(const MicroBatch& shape) {
   if (device_ == Device::cpu)
-    return {shape.tokens, shape.targets, shape.cu_seqlens, memory_.view()};
+    return {shape.tokens, shape.targets, shape.cu_seqlens, memory_.view(), shape.longest};
   bytes_ = std::max(bytes_, bytes_of(shape));
   return lay_out(shape, nullptr);
 }
@@ -59,7 +60,7 @@ void BatchInputs::allocate() {
 BatchInputs::View BatchInputs::put(const Context& ctx, const MicroBatch& b, double loss_scale) {
   if (device_ == Device::cpu) {
     set_scalar(ctx, memory_.view(), loss_scale);
-    return {b.tokens, b.targets, b.cu_seqlens, memory_.view()};
+    return {b.tokens, b.targets, b.cu_seqlens, memory_.view(), b.longest};
   }
   const int64_t bytes = bytes_of(b);
   SLUICE_CHECK(memory_.view() && bytes <= memory_.view().bytes(), "a micro-batch of ", bytes,

@@ -22,6 +22,7 @@ class BatchInputs {
     Tensor tokens, targets;  // [N] i32
     Tensor cu_seqlens;       // [documents + 1] i32
     Tensor loss_scale;       // [1] f64
+    int64_t longest = 0;     // as in MicroBatch
   };
   // There will be micro-batches of this shape. In plan mode nothing else is needed.
   View plan(const MicroBatch& shape);

@@ -34,6 +34,8 @@ struct RunConfig {
   int64_t seed = 1;                // initial values and sampling
   std::string device = "auto";     // auto | cpu | cuda
   std::optional<int64_t> threads;  // null: one a core
+  // strict: the same run gives the same bits. fast: a GPU may add in any order where that is faster
+  std::string determinism = "strict";
   std::optional<InitConfig> init;  // read while the run has no checkpoint of its own
 
   template <class V>
@@ -46,6 +48,8 @@ struct RunConfig {
       [](const std::string& s) { return s == "auto" || s == "cpu" || s == "cuda"; });
     v("threads", threads, "null (one a core) or a count above 0",
       [](const auto& x) { return !x || *x > 0; });
+    v("determinism", determinism, "strict or fast",
+      [](const std::string& s) { return s == "strict" || s == "fast"; });
     v.optional_section("init", init);
   }
   std::vector<std::pair<std::string, std::string>> problems() const {

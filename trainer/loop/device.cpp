@@ -12,8 +12,13 @@ Device device_of(const std::string& name) {
   return name == "cuda" ? Device::cuda : Device::cpu;
 }
 
-DeviceHandles::DeviceHandles(Device device, Context& ctx) {
+Determinism determinism_of(const std::string& name) {
+  return name == "fast" ? Determinism::fast : Determinism::strict;
+}
+
+DeviceHandles::DeviceHandles(Device device, Context& ctx, Determinism determinism) {
   ctx.device = device;
+  ctx.determinism = determinism;
   if (device == Device::cpu) return;
   stream_ = std::make_unique<Stream>();
   ctx.stream = stream_->get();

@@ -14,11 +14,12 @@ namespace sluice {
 
 // `auto` is the CPU as long as CUDA lacks ops that some model needs.
 Device device_of(const std::string& name);
+Determinism determinism_of(const std::string& name);
 
 class DeviceHandles {
  public:
   // Completes `ctx` for `device`, which must be there. Its handles live as long as this object.
-  DeviceHandles(Device device, Context& ctx);
+  DeviceHandles(Device device, Context& ctx, Determinism determinism = Determinism::strict);
   // Returns when what was queued is done; empty where nothing is queued.
   std::function<void()> wait() const;
 

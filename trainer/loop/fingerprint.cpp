@@ -12,6 +12,9 @@
 #include "kernels/base/instruction_set.h"
 #include "kernels/device/stream.h"
 #include "kernels/gemm/gemm.h"
+#ifdef SLUICE_CUDNN
+#include "kernels/mla/cudnn.h"
+#endif
 
 namespace sluice {
 
@@ -62,6 +65,13 @@ static std::string build_id() {
   return ids;
 }
 
+static std::string attention_library(const Context& ctx) {
+#ifdef SLUICE_CUDNN
+  if (ctx.device == Device::cuda) return CudnnAttention::library();
+#endif
+  return ctx.device == Device::cuda ? "none" : "sluice";
+}
+
 std::map<std::string, std::string> fingerprint(const Context& ctx) {
   return {{"build", build_id()},
           {"compiler", __VERSION__},
@@ -69,6 +79,8 @@ std::map<std::string, std::string> fingerprint(const Context& ctx) {
           {"instruction_set", instruction_set()},
           {"cpu", cpu_model()},
           {"blas", gemm_library()},
+          {"attention", attention_library(ctx)},
+          {"determinism", ctx.determinism == Determinism::strict ? "strict" : "fast"},
           {"libm", cat("glibc ", ::gnu_get_libc_version())},
           {"device", ctx.device == Device::cuda ? gpu_name() : name(ctx.device)}};
 }

@@ -47,7 +47,7 @@ void StepRunner::run(const Context& ctx, const BatchInputs::View& batch, Tape::M
                     {.tokens = batch.tokens,
                      .targets = batch.targets,
                      .loss_scale = batch.loss_scale,
-                     .sequences = {batch.cu_seqlens, {}},
+                     .sequences = {.cu_seqlens = batch.cu_seqlens, .longest = batch.longest},
                      .z_loss = z_loss_,
                      .loss_terms = terms,
                      .nll = outputs.nll,
@@ -105,7 +105,7 @@ void StepRunner::train(const MicroBatch& batch, double loss_scale) {
   if (!graphs_on_ || times_) {
     train_pass(inputs);
   } else {
-    const Kind kind{batch.tokens.dim(0), batch.cu_seqlens.dim(0), micro_batch_ == 0};
+    const Kind kind{batch.tokens.dim(0), batch.cu_seqlens.dim(0), batch.longest, micro_batch_ == 0};
     Replay& replay = replays_[kind];
     if (replay.ran && !replay.graph) replay.graph.capture(ctx_, [&] { train_pass(inputs); });
     if (replay.graph)

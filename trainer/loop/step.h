@@ -104,7 +104,7 @@ class StepRunner {
     Graph graph;
   };
   struct Kind {  // of a pass: the first micro-batch writes gradients, later ones add
-    int64_t tokens, documents;
+    int64_t tokens, documents, longest;
     bool first;
     auto operator<=>(const Kind&) const = default;
   };

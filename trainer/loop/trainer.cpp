@@ -25,7 +25,7 @@ Trainer::Trainer(const Config& config, Folder folder)
       lock_(config.run.dir),
       threads_(thread_count(config.run)),
       ctx_{.threads = &threads_},
-      handles_(device_of(config.run.device), ctx_),
+      handles_(device_of(config.run.device), ctx_, determinism_of(config.run.determinism)),
       progress_(config.metrics.log_every_steps),
       schedule_(schedule_parts(config)),
       spikes_(config.train.spike) {
@@ -51,8 +51,9 @@ Trainer::Trainer(const Config& config, Folder folder)
                  parts_.front().loader->packing_table());
   take_memory();
   peak_flops_ = measure_gemm_rate(ctx_, threads_.threads());
-  progress_.note(fmt::format("{} threads{}, GEMM rate {:.0f} GFLOP/s", threads_.threads(),
+  progress_.note(fmt::format("{} threads{}{}, GEMM rate {:.0f} GFLOP/s", threads_.threads(),
                              ctx_.device == Device::cuda ? cat(", ", gpu_name()) : "",
+                             ctx_.determinism == Determinism::fast ? ", determinism: fast" : "",
                              peak_flops_ / 1e9));
   with_code(ExitCode::checkpoint, [&] { start(); });
   state_.put({.step = updates_});
