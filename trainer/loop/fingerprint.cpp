@@ -80,7 +80,6 @@ std::map<std::string, std::string> fingerprint(const Context& ctx) {
           {"cpu", cpu_model()},
           {"blas", gemm_library()},
           {"attention", attention_library(ctx)},
-          {"determinism", ctx.determinism == Determinism::strict ? "strict" : "fast"},
           {"libm", cat("glibc ", ::gnu_get_libc_version())},
           {"device", ctx.device == Device::cuda ? gpu_name() : name(ctx.device)}};
 }

@@ -18,6 +18,7 @@ static constexpr KeyRule kRules[] = {
     {"run.device", KeyKind::changes, "other kernels round differently"},
     {"run.init", KeyKind::free, "read only as long as a run has no checkpoint of its own"},
     {"run.threads", KeyKind::free, "the number of threads changes no bit"},
+    {"run.determinism", KeyKind::changes, "a GPU adds in another order"},
     {"model", KeyKind::fatal, "another model, whose weights these are not"},
     {"data", KeyKind::changes, "what the steps to come read; of steps that are done: refused"},
     {"data.validation", KeyKind::free, "measured, not learnt from"},
