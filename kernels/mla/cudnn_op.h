@@ -12,9 +12,10 @@ inline bool by_cudnn(const Sizes& s) {
          s.nope % 8 == 0 && s.rope % 8 == 0 && s.nope + s.rope <= 192 && s.V <= 128;
 }
 
-// Documents are then all of that length: cuDNN need not be told where they begin.
+// Documents are then all of that length: cuDNN need not be told where they begin. (Of others than
+// multiples of 128 its frontend makes padded ones, by a copy from the host.)
 inline bool equal_lengths(const Sizes& s) {
-  return s.documents * s.longest == s.Nq;
+  return s.documents * s.longest == s.Nq && s.longest % 128 == 0;
 }
 
 // The backward whose sums have one order keeps a head's ds of all documents, each as if it were the

@@ -126,7 +126,8 @@ using MlaGpu = GpuTest;
 
 TEST_F(MlaGpu, AgreesWithReferenceInF64) {
   // Ends of documents in and on the ends of tiles, tiny and empty documents, trailing ones.
-  for (const Lengths& lengths : {Lengths{1}, {64}, {65, 63}, {3, 0, 1, 100, 40, 1, 1, 0, 0}, {200}})
+  for (const Lengths& lengths :
+       {Lengths{1}, {64}, {65, 63}, {128, 128}, {3, 0, 1, 100, 40, 1, 1, 0, 0}, {200}})
     for (const Dims& d : kDims) {
       const auto around = std::make_shared<Around>(lengths, lengths, d.H);
       expect_gpu_near_reference(mla_case(lengths, d, around), total(lengths));
@@ -147,12 +148,48 @@ TEST_F(MlaGpu, FewerQueriesThanKeys) {
 }
 
 TEST_F(MlaGpu, KeepsTheOpPromises) {
-  const Dims d{2, 128, 64, 128};
-  const Lengths many{100, 1, 250, 349}, none{0, 0};
-  const GpuCase c = mla_case(many, d, std::make_shared<Around>(many, many, d.H));
-  expect_gpu_same_bits(c, 700);
-  expect_gpu_plan_is_run(c, 700);
+  const Dims d{2, 128, 64, 128}, rotated{2, 128, 64, 128, 10000};
+  const Lengths many{100, 1, 250, 349}, equal{256, 256}, none{0, 0};
+  for (const Dims& dims : {d, rotated})
+    for (const Lengths& lengths : {many, equal}) {
+      const GpuCase c = mla_case(lengths, dims, std::make_shared<Around>(lengths, lengths, d.H));
+      expect_gpu_same_bits(c, total(lengths));
+      expect_gpu_plan_is_run(c, total(lengths));
+    }
   expect_gpu_no_rows(mla_case(none, d, std::make_shared<Around>(none, none, d.H)));
+}
+
+// Beyond the tiles of one CTA, and in strict order several calls of cuDNN by groups of heads, or
+// (many documents, one of which may be long) our own backward; what fast computes is the same.
+TEST_F(MlaGpu, StrictAndFastAgreeOnLongDocuments) {
+  Lengths many(600, 1);
+  many[7] = 1448;
+  for (const Lengths& lengths : {Lengths(2, 8192), many}) {
+    const Dims strictly{4, 16, 16, 32, 10000};
+    Dims d = strictly;
+    const int64_t N = total(lengths);
+    const auto around = std::make_shared<Around>(lengths, lengths, d.H);
+    const GpuContext gpu(int64_t(3) << 30);
+    OpProblem strict = mla_case(lengths, d, around).make({.N = N});
+    d.determinism = kFast;
+    const GpuCase fast_case = mla_case(lengths, d, around);
+    OpProblem fast = fast_case.make({.N = N});
+    const Names wide{"lse"};
+    round_inputs(strict, wide);
+    copy_inputs(strict, fast);
+    OnGpu on_strict(strict, mla_case(lengths, strictly, around).make, {.N = N}, wide),
+        on_fast(fast, fast_case.make, {.N = N}, wide);
+    on_strict.problem().run(gpu), on_fast.problem().run(gpu);
+    SLUICE_CUDA(cudaDeviceSynchronize());
+    on_strict.download(), on_fast.download();
+    for (const auto& [name, slot] : strict.slots()) {
+      if (!slot.output) continue;
+      const ErrorStats e = compare_gpu(fast_case, fast[name], slot.tensor, 1);
+      std::printf("  %lld documents: %s rms difference %.1e\n",
+                  static_cast<long long>(lengths.size()), name.c_str(), e.rms);
+      EXPECT_LE(e.rms, 5e-3) << name;
+    }
+  }
 }
 
 TEST_F(MlaGpu, WhatItDoesNotDoIsRefused) {
