@@ -25,6 +25,7 @@ if ! cmake -S . -B "$dir" -G Ninja -DSLUICE_CUDA="$cuda" "${launcher[@]}" ${SLUI
   cat "$log" >&2
   exit 1
 fi
+sed -n 's/^-- sluice: NO /build: NO /p' "$log"
 rm -f "$log"
 targets=()
 for t in "$@"; do targets+=(--target "$t"); done
