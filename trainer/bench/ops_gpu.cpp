@@ -343,19 +343,24 @@ void attention(const Bench& b, int64_t N, int64_t H) {
                         .o = o.view(),
                         .lse = lse.view()});
   });
-  b.row("mla backward", 0, pairs * double(3 * (nope + rope) + 2 * V), [&] {
-    mla_backward(b.ctx, {.q = q.view(),
-                         .kv = kv.view(),
-                         .k_rope = kr.view(),
-                         .cu_seqlens_q = cu.view(),
-                         .cu_seqlens_k = cu.view(),
-                         .o = o.view(),
-                         .lse = lse.view(),
-                         .d_o = d_o.view(),
-                         .dq = {dq.view()},
-                         .dkv = {dkv.view()},
-                         .dk_rope = {dkr.view()}});
-  });
+  for (bool fast : {false, true}) {
+    Context ctx = b.ctx;
+    ctx.determinism = fast ? Determinism::fast : Determinism::strict;
+    b.row(fast ? "mla backward, fast" : "mla backward, strict", 0,
+          pairs * double(3 * (nope + rope) + 2 * V), [&] {
+            mla_backward(ctx, {.q = q.view(),
+                               .kv = kv.view(),
+                               .k_rope = kr.view(),
+                               .cu_seqlens_q = cu.view(),
+                               .cu_seqlens_k = cu.view(),
+                               .o = o.view(),
+                               .lse = lse.view(),
+                               .d_o = d_o.view(),
+                               .dq = {dq.view()},
+                               .dkv = {dkv.view()},
+                               .dk_rope = {dkr.view()}});
+          });
+  }
 }
 
 void run() {
