@@ -6,9 +6,9 @@
 namespace sluice::mla {
 
 // By shape alone: as many keys as queries (so each document's are the same), widths that cuDNN has
-// kernels for.
+// kernels for, and documents of more than a few tokens (it refuses those of one).
 inline bool by_cudnn(const Sizes& s) {
-  return s.Nq == s.Nk && s.Nq > 0 && (s.nope + s.rope) % 16 == 0 && s.V % 16 == 0 &&
+  return s.Nq == s.Nk && s.longest >= 16 && (s.nope + s.rope) % 16 == 0 && s.V % 16 == 0 &&
          s.nope % 8 == 0 && s.rope % 8 == 0 && s.nope + s.rope <= 192 && s.V <= 128;
 }
 
