@@ -1,27 +1,14 @@
-// trainer/bench/ops_gpu.cpp -- time of the CUDA ops of a dense model, beside what a copy moves and
-// a product of 8192^3 reaches in the same run: the program bench_ops_gpu.
-//
-// bf16 tokens of random values. `floor` is the least bytes (every input read once, every output
-// written once) over the copy's rate, or the products' operations over the product's rate: time can
-// hardly be less, and `share` is floor over time.
-#include <cuda_runtime_api.h>
-
-#include <algorithm>
-#include <cstdio>
-#include <functional>
-#include <vector>
+// trainer/bench/ops_gpu.cpp -- time of the CUDA ops of a model, beside what a copy moves and a
+// product of 8192^3 reaches in the same run: the program bench_ops_gpu.
+#include "trainer/bench/ops_gpu.h"
 
 #include "kernels/adamw/adamw.h"
 #include "kernels/add/add.h"
-#include "kernels/base/cuda_check.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/gated_rmsnorm/gated_rmsnorm.h"
 #include "kernels/linear/linear.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "kernels/mla/mla.h"
-#include "kernels/moe/dispatch/dispatch.h"
-#include "kernels/moe/grouped_linear/grouped_linear.h"
-#include "kernels/moe/route/route.h"
 #include "kernels/rmsnorm/rmsnorm.h"
 #include "kernels/short_conv/short_conv.h"
 #include "kernels/swiglu/swiglu.h"
@@ -31,71 +18,6 @@
 
 namespace sluice {
 namespace {
-
-double median_ms(CUstream_st* stream, const std::function<void()>& body) {
-  constexpr int kWarm = 3, kRuns = 30;
-  cudaEvent_t begin, end;
-  SLUICE_CUDA(cudaEventCreate(&begin));
-  SLUICE_CUDA(cudaEventCreate(&end));
-  std::vector<float> ms;
-  for (int i = 0; i < kWarm + kRuns; ++i) {
-    SLUICE_CUDA(cudaEventRecord(begin, stream));
-    body();
-    SLUICE_CUDA(cudaEventRecord(end, stream));
-    SLUICE_CUDA(cudaEventSynchronize(end));
-    float t = 0;
-    SLUICE_CUDA(cudaEventElapsedTime(&t, begin, end));
-    if (i >= kWarm) ms.push_back(t);
-  }
-  SLUICE_CUDA(cudaEventDestroy(begin));
-  SLUICE_CUDA(cudaEventDestroy(end));
-  std::nth_element(ms.begin(), ms.begin() + kRuns / 2, ms.end());
-  return double(ms[kRuns / 2]);
-}
-
-// Random floats within [1, 2) of either sign, as bf16 or f32.
-Buffer noise(DType dtype, std::initializer_list<int64_t> shape) {
-  const Buffer host(dtype, shape);
-  for (int64_t i = 0; i < host.view().numel(); ++i) {
-    const auto bits = uint32_t(uint64_t(i) * 2654435761u >> 8);
-    if (dtype == DType::bf16)
-      static_cast<uint16_t*>(host.view().data)[i] = uint16_t(0x3f80 | (bits & 0x807f));
-    else
-      host.view().as<float>()[i] = float(int(bits & 0xffff) - 0x8000) / 0x4000;
-  }
-  Buffer b(dtype, shape, Device::cuda);
-  copy(host.view(), b.view());
-  return b;
-}
-Buffer empty(DType dtype, std::initializer_list<int64_t> shape) {
-  return Buffer(dtype, shape, Device::cuda);
-}
-Buffer integers(const std::vector<int32_t>& values) {
-  Buffer b(DType::i32, {int64_t(values.size())}, Device::cuda);
-  copy(make_tensor(const_cast<int32_t*>(values.data()), DType::i32, Device::cpu,
-                   {int64_t(values.size())}),
-       b.view());
-  return b;
-}
-
-struct Bench {
-  Context ctx;
-  double copy_rate, gemm_rate;  // bytes, operations a millisecond
-
-  // Work in bytes and in operations of products.
-  void row(const char* name, double bytes, double operations,
-           const std::function<void()>& body) const {
-    const double ms = median_ms(ctx.stream, body),
-                 floor = std::max(bytes / copy_rate, operations / gemm_rate);
-    std::printf("%-44s %8.3f ms  floor %7.3f  share %4.0f %%", name, ms, floor, 100 * floor / ms);
-    if (operations > 0)
-      std::printf("  %6.0f TFLOP/s\n", operations / ms / 1e9);
-    else
-      std::printf("  %6.0f GB/s\n", bytes / ms / 1e6);
-  }
-};
-
-constexpr DType kT = DType::bf16, kS = DType::f32;
 
 void token_ops(const Bench& b, int64_t N, int64_t D) {
   const double n = double(N) * double(D) * 2;  // bytes of [N, D]
@@ -234,98 +156,6 @@ void products(const Bench& b, int64_t N, int64_t D, int64_t F) {
   });
 }
 
-// Loads as of a trained router: expert e has a share of 1 + e % 3.
-Buffer unequal_offsets(int64_t R, int64_t E) {
-  int64_t shares = 0, sum = 0;
-  for (int64_t e = 0; e < E; ++e) shares += 1 + e % 3;
-  std::vector<int32_t> offsets{0};
-  for (int64_t e = 0; e < E; ++e) offsets.push_back(int32_t((sum += 1 + e % 3) * R / shares));
-  return integers(offsets);
-}
-
-// A grouped product beside a dense one of as many operations.
-void grouped_products(const Bench& b, int64_t R, int64_t E, int64_t D, int64_t F) {
-  const Buffer x = noise(kT, {R, D}), w = noise(kT, {E, F, D}), y = noise(kT, {R, F});
-  const Buffer dx = empty(kT, {R, D}), dw = empty(kS, {E, F, D}), offsets = unequal_offsets(R, E);
-  const double product = 2 * double(R) * double(D) * double(F);
-  std::printf("%lld routed rows, %lld experts, %lld -> %lld\n", static_cast<long long>(R),
-              static_cast<long long>(E), static_cast<long long>(D), static_cast<long long>(F));
-  b.row("grouped_linear forward", 0, product, [&] {
-    grouped_linear_forward(
-        b.ctx, {.x = x.view(), .w = w.view(), .offsets = offsets.view(), .y = y.view()});
-  });
-  b.row("grouped_linear backward, dw added", 0, 2 * product, [&] {
-    grouped_linear_backward(b.ctx, {.x = x.view(),
-                                    .w = w.view(),
-                                    .offsets = offsets.view(),
-                                    .dy = y.view(),
-                                    .dx = {dx.view()},
-                                    .dw = {dw.view(), true}});
-  });
-  const Tensor one = w.view().rows(0, 1).reshape({F, D});
-  b.row("one dense product: linear forward", 0, product,
-        [&] { linear_forward(b.ctx, {.x = x.view(), .w = one, .y = y.view()}); });
-  b.row("one dense product: linear backward", 0, 2 * product, [&] {
-    linear_backward(b.ctx, {.x = x.view(),
-                            .w = one,
-                            .dy = y.view(),
-                            .dx = {dx.view()},
-                            .dw = {dw.view().rows(0, 1).reshape({F, D}), true}});
-  });
-}
-
-// What is around the experts' products.
-void routing(const Bench& b, int64_t N, int64_t D, int64_t E, int64_t k) {
-  std::printf("%lld tokens of width %lld to %lld of %lld experts\n", static_cast<long long>(N),
-              static_cast<long long>(D), static_cast<long long>(k), static_cast<long long>(E));
-  const Buffer logits = noise(kS, {N, E}), bias = noise(kS, {E}), scores = empty(kS, {N, E});
-  const Buffer weights = noise(kS, {N, k}), dweights = noise(kS, {N, k}),
-               dlogits = empty(kT, {N, E});
-  const Buffer experts(DType::i32, {N, k}, Device::cuda), place(DType::i32, {N, k}, Device::cuda),
-      offsets(DType::i32, {E + 1}, Device::cuda);
-  b.row("route forward", double(N * (2 * E + 2 * k)) * 4, 0, [&] {
-    route_forward(b.ctx, {.logits = logits.view(),
-                          .bias = bias.view(),
-                          .given = {},
-                          .scores = scores.view(),
-                          .experts = experts.view(),
-                          .weights = weights.view(),
-                          .params = {}});
-  });
-  b.row("route backward", double(N * (2 * E + 12 * k)), 0, [&] {
-    route_backward(b.ctx, {.scores = scores.view(),
-                           .experts = experts.view(),
-                           .dweights = dweights.view(),
-                           .dlogits = {dlogits.view()},
-                           .params = {}});
-  });
-  b.row("dispatch_plan", double(N * k) * 8, 0, [&] {
-    dispatch_plan(b.ctx, {.experts = experts.view(),
-                          .place = place.view(),
-                          .offsets = offsets.view(),
-                          .counts = {}});
-  });
-  const Buffer x = noise(kT, {N, D}), xs = noise(kT, {N * k, D}), dxs = empty(kT, {N * k, D});
-  const double row = 2 * double(D), rows = double(N) * row;
-  b.row("dispatch forward", double(1 + k) * rows, 0,
-        [&] { dispatch_forward(b.ctx, {.x = x.view(), .place = place.view(), .xs = xs.view()}); });
-  b.row("dispatch backward", double(1 + k) * rows, 0, [&] {
-    dispatch_backward(b.ctx, {.dxs = xs.view(), .place = place.view(), .dx = {x.view()}});
-  });
-  b.row("combine forward", double(1 + k) * rows, 0, [&] {
-    combine_forward(
-        b.ctx, {.ys = xs.view(), .weights = weights.view(), .place = place.view(), .y = x.view()});
-  });
-  b.row("combine backward", double(1 + 2 * k) * rows, 0, [&] {
-    combine_backward(b.ctx, {.ys = xs.view(),
-                             .weights = weights.view(),
-                             .place = place.view(),
-                             .dy = x.view(),
-                             .dys = {dxs.view()},
-                             .dweights = {dweights.view()}});
-  });
-}
-
 void attention(const Bench& b, int64_t N, int64_t H) {
   const int64_t nope = 128, rope = 64, V = 128;
   const Buffer q = noise(kT, {N, H, nope + rope}), kv = noise(kT, {N, H, nope + V}),
@@ -384,9 +214,7 @@ void run() {
   products(b, N, 5504, D);
   vocabulary_ops(b, N, D, 32768);
   attention(b, 8192, 16);
-  routing(b, N, D, 64, 8);
-  for (const auto& [d, f] : {std::pair<int64_t, int64_t>{1024, 1024}, {512, 1024}, {2048, 2048}})
-    grouped_products(b, 8 * N, 64, d, f);
+  moe_ops(b, N, D);
 }
 
 }  // namespace
