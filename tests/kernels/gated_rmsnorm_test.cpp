@@ -64,6 +64,29 @@ double sigmoid(double g) {
   return 1 / (1 + std::exp(-g));
 }
 
+// What backward writes of forward's output is that, to the bit.
+TEST_P(GatedRmsNorm, BackwardWritesTheSameOutput) {
+  for (const Gate gate : kGates)
+    for (const DType t : {DType::f32, DType::f64}) {
+      const test::OpProblem p = gated_rmsnorm(3, 20, gate)({.dtype = t, .N = 70});
+      const test::SmallContext ctx(GetParam());
+      p.run(ctx);
+      const Buffer again(t, {70, 3, 20});
+      const bool gated = gate != Gate::none;
+      gated_rmsnorm_backward(ctx, {.x = p["x"],
+                                   .gate = gated ? p["gate"] : Tensor{},
+                                   .w = p["w"],
+                                   .rstd = p["rstd"],
+                                   .dy = p["dy"],
+                                   .dx = p.grad("dx"),
+                                   .dgate = gated ? p.grad("dgate") : Grad{},
+                                   .dw = p.grad("dw"),
+                                   .activation = activation(gate),
+                                   .y = again.view()});
+      test::expect_same_bits(p["y"], again.view(), "y");
+    }
+}
+
 // Every head of every token has a norm of its own, and w is shared.
 TEST_P(GatedRmsNorm, ClosedForm) {
   const int64_t N = 4, H = 3, C = 5;

@@ -39,6 +39,24 @@ class RmsNorm : public testing::TestWithParam<Mode> {};
 INSTANTIATE_TEST_SUITE_P(BackEnds, RmsNorm, testing::Values(Mode::run, Mode::reference),
                          [](const auto& p) { return p.param == Mode::run ? "cpu" : "reference"; });
 
+// What backward writes of forward's output is that, to the bit.
+TEST_P(RmsNorm, BackwardWritesTheSameOutput) {
+  for (const DType t : {DType::f32, DType::f64}) {
+    const test::OpProblem p = rmsnorm(37)({.dtype = t, .N = 70, .layout = test::Layout::strided});
+    const test::SmallContext ctx(GetParam());
+    p.run(ctx);
+    const Buffer again(t, {70, 37});
+    rmsnorm_backward(ctx, {.x = p["x"],
+                           .w = p["w"],
+                           .rstd = p["rstd"],
+                           .dy = p["dy"],
+                           .dx = p.grad("dx"),
+                           .dw = p.grad("dw"),
+                           .y = again.view()});
+    test::expect_same_bits(p["y"], again.view(), "y");
+  }
+}
+
 // Worked out by hand: x = (3, 4), mean of squares 12.5.
 TEST_P(RmsNorm, WorkedExample) {
   const test::SmallContext ctx(GetParam());

@@ -43,6 +43,21 @@ TEST_P(Swiglu, WorkedExample) {
   for (int i = 0; i < 4; ++i) EXPECT_NEAR(test::element(p["dgate_up"], i), want[i], 1e-13) << i;
 }
 
+// What backward writes of forward's output is that, to the bit.
+TEST_P(Swiglu, BackwardWritesTheSameOutput) {
+  for (const DType t : {DType::f32, DType::f64}) {
+    const test::OpProblem p = swiglu(37)({.dtype = t, .N = 70, .layout = test::Layout::strided});
+    const test::SmallContext ctx(GetParam());
+    p.run(ctx);
+    const Buffer again(t, {70, 37});
+    swiglu_backward(ctx, {.gate_up = p["gate_up"],
+                          .dy = p["dy"],
+                          .dgate_up = p.grad("dgate_up"),
+                          .y = again.view()});
+    test::expect_same_bits(p["y"], again.view(), "y");
+  }
+}
+
 // Where exp overflows f32 silu is 0 or the identity.
 TEST_P(Swiglu, LargeValues) {
   for (double g : {-2000.0, -100.0, -88.5, 88.5, 100.0, 2000.0}) {
