@@ -27,20 +27,48 @@ __device__ Unit unit_at(const Gradients& t, const Memory& m, int n) {
 // From the factors to a', r', c' in sum, which become dq, dk and dG.
 template <int D>
 __device__ void sums_of_unit(const Gradients& t, const Unit& u, Shared<D>& s, Sums<D>& sum,
-                             const Raw<D>& raw, float* keys) {
+                             Keys& keys, float* of_group) {
   decay_states(sum, s);
   squares(sum, s);
   const bool unsafe = s.unsafe[sum.block()];
   if (!unsafe) triangles(sum, s);
   float k_c[2];
-  combine(sum, s, raw, k_c);
+  combine(t, u, sum, s, keys, k_c);
   if (unsafe) {
-    exact_triangle(t, u, sum, s, raw, k_c);
+    exact_triangle(t, u, sum, s, keys, k_c);
     __syncwarp();  // exponents are read before dG takes their place
   }
   const int group = t.HV / t.H, member = u.hv % group;
-  if (group > 1) add_group(sum, keys, member == 0, member == group - 1);
-  store_sums(sum, s, raw, k_c);
+  if (group > 1) add_group(sum, of_group, member == 0, member == group - 1);
+  store_sums(sum, s, keys, k_c);
+}
+
+// What is left once all sums are in memory. Copies for the next unit start as places fall free.
+template <int D>
+__device__ void finish(const Gradients& t, const Unit& u, const Unit& next, const Memory& m,
+                       const Parameters<D>& p, const Sums<D>& sum, const Keys& keys, float* parts,
+                       Shared<D>& s) {
+  const int group = t.HV / t.H;
+  const bool last = u.hv % group == group - 1, more = next.at.C != 0;
+  if (more) load_keys(t, next, s);
+  uint32_t logits[8];
+  load_logits<D>(t, u, logits);
+  if (threadIdx.x < 4) s.unsafe[threadIdx.x] = 0;
+  store_beta(t, u, s);
+  sum_halves(s);
+  if (last) {
+    norm_backward<D>(sum.a, keys.q, s.q_dq, s.q_norm, D, t.dq, t.add_dq, u, s.E);
+    norm_backward<D>(sum.r, keys.k, s.k_dk, s.k_norm, 1, t.dk, t.add_dk, u, s.dk);
+  }
+  __syncthreads();
+  if (last) store_rows<D>(s.E, t.dq, u), store_rows<D>(s.dk, t.dk, u);
+  if (t.gate.bounded)
+    gate_backward<D, true>(t, u, p, logits, s);
+  else
+    gate_backward<D, false>(t, u, p, logits, s);
+  __syncthreads();
+  if (more) load_errors(t, m, next, s);
+  store_parts(s, parts);
 }
 
 template <int D>
@@ -48,22 +76,24 @@ __global__ void __launch_bounds__(Shared<D>::kThreads, 128 / D)
     gradients_kernel(Gradients t, Memory m, BackwardMemory b) {
   extern __shared__ __align__(16) char memory[];
   Shared<D>& s = *reinterpret_cast<Shared<D>*>(memory);
-  const int group = t.HV / t.H;
-  uint32_t logits[8];
   Unit u = unit_at(t, m, 0);
   if (u.at.C == 0) return;
   load_states(t, m, b, u, s);
+  load_errors(t, m, u, s);
   load_keys(t, u, s);
-  load_logits<D>(t, u, logits);
   if (threadIdx.x < 4) s.unsafe[threadIdx.x] = 0;
 #pragma unroll 1
   for (int n = 1; u.at.C != 0; ++n) {
     const Unit next = unit_at(t, m, n);
+    const Parameters<D> p(t, u);
     wait_for_copies();
     __syncthreads();
-    norms(t, u, s);
+    norms(t, u, p, s);
     float2 exponent[8];
-    exponents(t, u, logits, exponent, s);
+    if (t.gate.bounded)
+      exponents<D, true>(t, u, p, exponent, s);
+    else
+      exponents<D, false>(t, u, p, exponent, s);
     __syncthreads();
     factors(exponent, s);
     decays_of_blocks(s);
@@ -72,24 +102,10 @@ __global__ void __launch_bounds__(Shared<D>::kThreads, 128 / D)
     through_states(sum, s);
     __syncthreads();
     if (next.at.C != 0) load_states(t, m, b, next, s);
-    const Raw<D> raw(t, u);
-    sums_of_unit(t, u, s, sum, raw, b.keys + (u.chunk * t.H + u.h) * 2 * kC * D);
+    Keys keys;
+    sums_of_unit(t, u, s, sum, keys, b.keys + (u.chunk * t.H + u.h) * 2 * kC * D);
     __syncthreads();
-    if (next.at.C != 0) load_keys(t, next, s);
-    if (threadIdx.x < 4) s.unsafe[threadIdx.x] = 0;
-    store_beta(t, u, s);
-    sum_halves(s);
-    const bool last = u.hv % group == group - 1;
-    if (last) {
-      norm_backward<D>(sum.a, raw.q, s.q_dq, s.q_norm, D, t.dq, t.add_dq, u, s.w);
-      norm_backward<D>(sum.r, raw.k, s.k_dk, s.k_norm, 1, t.dk, t.add_dk, u, s.dk);
-    }
-    __syncthreads();
-    if (last) store_rows<D>(s.w, t.dq, u), store_rows<D>(s.dk, t.dk, u);
-    gate_backward(t, u, logits, s);
-    if (next.at.C != 0) load_logits<D>(t, next, logits);
-    __syncthreads();
-    store_parts(s, b.parts + (u.chunk * t.HV + u.hv) * kParts<D>);
+    finish(t, u, next, m, p, sum, keys, b.parts + (u.chunk * t.HV + u.hv) * kParts<D>, s);
     u = next;
   }
 }

@@ -28,9 +28,9 @@ struct Unit {
 template <int D>
 struct Shared {
   static constexpr int kThreads = 4 * D, kParts = D / 32;
-  bf16 S[D * D], D_state[D * D], d_o[kC * D], X[kC * D], E[kC * D];
-  // q, k as they come; then q, k, w times the decay to or from an anchor in their block (factors);
-  // then q and k of the next chunk, w becomes dq.
+  bf16 S[D * D], D_state[D * D], d_o[kC * D], X[kC * D], E[kC * D];  // E becomes dq
+  // q, k and the gate's logits as they come; then the factors, q, k and w times the decay to or
+  // from an anchor in their block; then what comes for the next chunk.
   bf16 q[kC * D], k[kC * D], w[kC * D];
   union {
     struct {
@@ -68,6 +68,12 @@ struct Sums {
   __device__ static int channel(int tile) {
     return part() * 32 + tile * 8 + int(threadIdx.x) % 4 * 2;
   }
+  // Where row(half), channel(tile) lie in a [64, D].
+  __device__ static int at(int half, int tile) {
+    const int lane = int(threadIdx.x) % 32;
+    return (block() * 16 + lane / 4) * D + half * 8 * D +
+           (((part() * 4 + tile) ^ (lane / 4)) << 3) + lane % 4 * 2;
+  }
 };
 
 // Layout of gates: rows 8 half() .., channels channel() and the next.
@@ -75,37 +81,33 @@ template <int D>
 struct Column {
   __device__ static int half() { return int(threadIdx.x) / (D / 2); }
   __device__ static int channel() { return int(threadIdx.x) % (D / 2) * 2; }
+  // Where the r-th row lies in a [64, D].
+  __device__ static int at(int r) { return half() * 8 * D + r * D + (channel() ^ (r << 3)); }
 };
 
+// What through_states reads, E apart: its place is needed longer.
 template <int D>
 __device__ void load_states(const Gradients& t, const Memory& m, const BackwardMemory& b,
                             const Unit& u, Shared<D>& s) {
   constexpr int kThreads = Shared<D>::kThreads;
   const int64_t unit = u.chunk * t.HV + u.hv;
-  load_matrix<D, kThreads>(s.S, m.S + unit * D * D, D, D, D);
-  load_matrix<D, kThreads>(s.D_state, b.D + unit * D * D, D, D, D);
-  load_matrix<D, kThreads>(s.d_o, t.d_o[u.at.n0] + u.hv * D, t.d_o.stride, kC, u.at.C);
-  if (t.add_dv)  // X is not in it
-    load_matrix<D, kThreads>(s.X, b.X + unit * kC * D, D, kC, kC);
-  else
-    load_matrix<D, kThreads>(s.X, t.dv[u.at.n0] + u.hv * D, t.dv.stride, kC, u.at.C);
-  load_matrix<D, kThreads>(s.E, m.E + unit * kC * D, D, kC, kC);
+  load_matrix<D, kThreads, D>(s.S, m.S + unit * D * D, D, D);
+  load_matrix<D, kThreads, D>(s.D_state, b.D + unit * D * D, D, D);
+  load_matrix<D, kThreads, kC>(s.d_o, t.d_o[u.at.n0] + u.hv * D, t.d_o.stride, u.at.C);
+  const bf16* X = t.add_dv ? b.X + unit * kC * D : t.dv[u.at.n0] + u.hv * D;
+  load_matrix<D, kThreads, kC>(s.X, X, t.add_dv ? D : t.dv.stride, u.at.C);
+}
+template <int D>
+__device__ void load_errors(const Gradients& t, const Memory& m, const Unit& u, Shared<D>& s) {
+  const int64_t unit = u.chunk * t.HV + u.hv;
+  load_matrix<D, Shared<D>::kThreads, kC>(s.E, m.E + unit * kC * D, D, kC);
 }
 template <int D>
 __device__ void load_keys(const Gradients& t, const Unit& u, Shared<D>& s) {
   constexpr int kThreads = Shared<D>::kThreads;
-  load_matrix<D, kThreads>(s.q, t.q[u.at.n0] + u.h * D, t.q.stride, kC, u.at.C);
-  load_matrix<D, kThreads>(s.k, t.k[u.at.n0] + u.h * D, t.k.stride, kC, u.at.C);
-}
-// Two channels of eight tokens; of missing ones the last's.
-template <int D>
-__device__ void load_logits(const Gradients& t, const Unit& u, uint32_t (&logits)[8]) {
-#pragma unroll
-  for (int r = 0; r < 8; ++r) {
-    const int i = min(Column<D>::half() * 8 + r, u.at.C - 1);
-    logits[r] =
-        *reinterpret_cast<const uint32_t*>(t.g[u.at.n0 + i] + u.hv * D + Column<D>::channel());
-  }
+  load_matrix<D, kThreads, kC>(s.q, t.q[u.at.n0] + u.h * D, t.q.stride, u.at.C);
+  load_matrix<D, kThreads, kC>(s.k, t.k[u.at.n0] + u.h * D, t.k.stride, u.at.C);
+  load_matrix<D, kThreads, kC>(s.w, t.g[u.at.n0] + u.hv * D, t.g.stride, u.at.C);
 }
 
 }  // namespace sluice::cuda::kda_gpu

@@ -6,9 +6,42 @@
 
 namespace sluice::cuda::kda_gpu {
 
+constexpr float kLog2e = 1.4426950408889634f;
+
+// What a thread needs of the parameters: its channels' biases, the logit of its token's beta.
+// Loaded before there is something to wait for.
+template <int D>
+struct Parameters {
+  float A, bias0, bias1, beta;
+
+  __device__ Parameters(const Gradients& t, const Unit& u) {
+    const int token = int(threadIdx.x) / (D / 16);
+    const float* bias = t.gate.bias + u.hv * D + Column<D>::channel();
+    A = exp2_flushed(kLog2e * t.gate.A_log[u.hv]), bias0 = bias[0], bias1 = bias[1];
+    beta = __bfloat162float(t.beta[u.at.n0 + min(token, u.at.C - 1)][u.hv]);
+  }
+};
+
+// The law of kda.h at logit z: log2 of the decay, not under kForgotten. slope: of the log decay.
+template <bool bounded>
+__device__ inline float gate_at(const Gate& gate, float A, float z, float& slope) {
+  float g;
+  if constexpr (bounded) {
+    const float p = inverse_flushed(1 + exp2_flushed(-kLog2e * A * z));
+    slope = A * gate.lower_bound * p * (1 - p);
+    g = kLog2e * gate.lower_bound * p;
+  } else {
+    const float e = exp2_flushed(-kLog2e * fabsf(z)), u = 1 + e;  // what u rounds away: a factor
+    const float log = u == 1 ? kLog2e * e : log2_flushed(u) * e * inverse_flushed(u - 1);
+    slope = -A * (z < 0 ? e : 1) * inverse_flushed(u);
+    g = -A * (kLog2e * fmaxf(z, 0) + log);
+  }
+  return fmaxf(g, kLog2e * kForgotten);
+}
+
 // Norms and write strengths; 0 for missing tokens. D / 16 threads a token.
 template <int D>
-__device__ void norms(const Gradients& t, const Unit& u, Shared<D>& s) {
+__device__ void norms(const Gradients& t, const Unit& u, const Parameters<D>& p, Shared<D>& s) {
   constexpr int kEach = D / 16;
   const int i = int(threadIdx.x) / kEach, lane = int(threadIdx.x) % kEach;
   float qq = 0, kk = 0;
@@ -28,26 +61,23 @@ __device__ void norms(const Gradients& t, const Unit& u, Shared<D>& s) {
   qq = warp_sum(qq, kEach), kk = warp_sum(kk, kEach);
   if (lane != 0) return;
   const bool there = i < u.at.C;
-  const float logit = __bfloat162float(t.beta[u.at.n0 + min(i, u.at.C - 1)][u.hv]);
   s.q_norm[i] = there ? rsqrtf(qq + kEps) * rsqrtf(float(D)) : 0;
   s.k_norm[i] = there ? rsqrtf(kk + kEps) : 0;
-  s.beta[i] = there ? t.gate.beta_max * sigmoid(logit) : 0;
+  s.beta[i] = there ? t.gate.beta_max * sigmoid(p.beta) : 0;
 }
 
 // log2 of the decay from the middle of the block (after its row 7) to each row, in e and memory.
-template <int D>
-__device__ void exponents(const Gradients& t, const Unit& u, const uint32_t (&logits)[8],
-                          float2 (&e)[8], Shared<D>& s) {
-  constexpr float kLog2e = 1.4426950408889634f;
+template <int D, bool bounded>
+__device__ void exponents(const Gradients& t, const Unit& u, const Parameters<D>& p, float2 (&e)[8],
+                          Shared<D>& s) {
   const int half = Column<D>::half(), d = Column<D>::channel();
-  const float A = __expf(t.gate.A_log[u.hv]);
-  const float bias0 = t.gate.bias[u.hv * D + d], bias1 = t.gate.bias[u.hv * D + d + 1];
 #pragma unroll
   for (int r = 0; r < 8; ++r) {
-    const float2 z = unpack(logits[r]);
+    const float2 z = pair_at(s.w + Column<D>::at(r));
     const bool there = half * 8 + r < u.at.C;
-    e[r].x = there ? kLog2e * log_decay(t.gate, A, z.x + bias0) : 0;
-    e[r].y = there ? kLog2e * log_decay(t.gate, A, z.y + bias1) : 0;
+    float slope;
+    e[r].x = there ? gate_at<bounded>(t.gate, p.A, z.x + p.bias0, slope) : 0;
+    e[r].y = there ? gate_at<bounded>(t.gate, p.A, z.y + p.bias1, slope) : 0;
   }
   float2 sum = e[0], range;
   if (half % 2) {
@@ -72,7 +102,7 @@ __device__ void exponents(const Gradients& t, const Unit& u, const uint32_t (&lo
   if (fminf(range.x, range.y) < -kLog2e * kSafeRange) s.unsafe[half / 2] = 1;
   put_pair(s.half + half * D + d, sum.x, sum.y);
 #pragma unroll
-  for (int r = 0; r < 8; ++r) put_pair(s.exponent + swizzled<D>(half * 8 + r, d), e[r].x, e[r].y);
+  for (int r = 0; r < 8; ++r) put_pair(s.exponent + Column<D>::at(r), e[r].x, e[r].y);
 }
 
 // q, k and w times the decay from or to their anchor. That is the block's middle where it is safe,
@@ -87,7 +117,7 @@ __device__ void factors(const float2 (&e)[8], Shared<D>& s) {
   }
 #pragma unroll
   for (int r = 0; r < 8; ++r) {
-    const int i = half * 8 + r, at = swizzled<D>(i, d);
+    const int i = half * 8 + r, at = Column<D>::at(r);
     const float x0 = exp2_flushed(from.x + e[r].x), x1 = exp2_flushed(from.y + e[r].y);
     const float y0 = exp2_flushed(to.x - e[r].x), y1 = exp2_flushed(to.y - e[r].y);
     const float2 q = pair_at(s.q + at), k = pair_at(s.k + at);
@@ -118,17 +148,19 @@ __device__ void decays_of_blocks(Shared<D>& s) {
   s.end[I * D + d] = exp2f(after);
 }
 
-// One token and channel: dy of the gate's logit z; dA gets its part of dA_log.
+// One token and channel: dy of the gate's logit z; dA gets its part of dA_log. Where e^g is 0 in
+// f32 what the sum in dg holds is rounding.
+template <bool bounded>
 __device__ inline float logit_gradient(const Gate& gate, float A, float z, float dg, float& dA) {
-  const float g = log_decay(gate, A, z);
-  if (g < -104) return 0;  // e^g is 0 in f32: what the sum in dg holds there is rounding
-  if (gate.bounded) {
-    const float p = sigmoid(A * z), dz = dg * gate.lower_bound * p * (1 - p);
-    dA += dz == 0 ? 0 : dz * A * z;  // not 0 * infinity
-    return A * dz;
-  }
-  dA += dg * g;
-  return -A * sigmoid(z) * dg;
+  float slope;
+  const float g = gate_at<bounded>(gate, A, z, slope);
+  if (g < -104 * kLog2e) dg = 0;
+  const float dy = slope * dg;
+  if constexpr (bounded)
+    dA += dy == 0 ? 0 : dy * z;  // not 0 * infinity
+  else
+    dA += g * (1 / kLog2e) * dg;
+  return dy;
 }
 
 // Sums of eight rows of dG, for those before them.
@@ -138,19 +170,27 @@ __device__ void sum_halves(Shared<D>& s) {
   float2 sum{0, 0};
 #pragma unroll
   for (int r = 0; r < 8; ++r) {
-    const float2 dG = pair_at(s.exponent + swizzled<D>(half * 8 + r, d));
+    const float2 dG = pair_at(s.exponent + Column<D>::at(r));
     sum.x += dG.x, sum.y += dG.y;
   }
   put_pair(s.half + half * D + d, sum.x, sum.y);
 }
 
-// dg = the reverse sum of dG; through the gate; parts of its parameters' gradients.
+// Two channels of eight tokens, again.
 template <int D>
-__device__ void gate_backward(const Gradients& t, const Unit& u, const uint32_t (&logits)[8],
-                              Shared<D>& s) {
+__device__ void load_logits(const Gradients& t, const Unit& u, uint32_t (&logits)[8]) {
+  const int first = Column<D>::half() * 8;
+  const bf16* from = t.g[u.at.n0 + first] + u.hv * D + Column<D>::channel();
+#pragma unroll
+  for (int r = 0; r < 8; ++r, from += t.g.stride)
+    logits[r] = first + r < u.at.C ? *reinterpret_cast<const uint32_t*>(from) : 0;
+}
+
+// dg = the reverse sum of dG; through the gate; parts of its parameters' gradients.
+template <int D, bool bounded>
+__device__ void gate_backward(const Gradients& t, const Unit& u, const Parameters<D>& p,
+                              const uint32_t (&logits)[8], Shared<D>& s) {
   const int half = Column<D>::half(), d = Column<D>::channel();
-  const float A = __expf(t.gate.A_log[u.hv]);
-  const float bias0 = t.gate.bias[u.hv * D + d], bias1 = t.gate.bias[u.hv * D + d + 1];
   float2 dg = pair_at(s.last + d), dbias{0, 0};
   for (int J = 0; J < 4; ++J) {
     const float2 x = pair_at(s.last_parts + J * D + d);
@@ -161,22 +201,23 @@ __device__ void gate_backward(const Gradients& t, const Unit& u, const uint32_t 
     const float2 x = pair_at(s.half + J * D + d);
     dg.x += x.x, dg.y += x.y;
   }
+  bf16* to = t.dg[u.at.n0 + half * 8] + u.hv * D + d;
   float dA = 0;
 #pragma unroll
   for (int r = 7; r >= 0; --r) {
-    const int i = half * 8 + r;
-    const float2 dG = pair_at(s.exponent + swizzled<D>(i, d)), z = unpack(logits[r]);
+    const float2 dG = pair_at(s.exponent + Column<D>::at(r)), z = unpack(logits[r]);
     dg.x += dG.x, dg.y += dG.y;
-    if (i >= u.at.C) continue;
-    float y0 = logit_gradient(t.gate, A, z.x + bias0, dg.x, dA);
-    float y1 = logit_gradient(t.gate, A, z.y + bias1, dg.y, dA);
+    const bool there = half * 8 + r < u.at.C;
+    const float dg0 = there ? dg.x : 0, dg1 = there ? dg.y : 0;
+    float y0 = logit_gradient<bounded>(t.gate, p.A, z.x + p.bias0, dg0, dA);
+    float y1 = logit_gradient<bounded>(t.gate, p.A, z.y + p.bias1, dg1, dA);
     dbias.x += y0, dbias.y += y1;
-    bf16* out = t.dg[u.at.n0 + i] + u.hv * D + d;
-    if (t.add_dg) {
+    bf16* out = to + r * t.dg.stride;
+    if (t.add_dg && there) {
       const float2 old = pair_at(out);
       y0 += old.x, y1 += old.y;
     }
-    put_pair(out, y0, y1);
+    if (there) put_pair(out, y0, y1);
   }
   put_pair(s.dbias + half * D + d, dbias.x, dbias.y);
   dA = warp_sum(dA);

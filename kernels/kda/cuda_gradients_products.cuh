@@ -37,7 +37,7 @@ __device__ void through_states(Sums<D>& sum, Shared<D>& s) {
   constexpr int kScoreTiles = 8 / Shared<D>::kParts;
   const int row = sum.block() * 16, part = sum.part();
   float n[kScoreTiles][4] = {}, m[kScoreTiles][4] = {};
-#pragma unroll 2
+#pragma unroll
   for (int v = 0; v < D; v += 16) {
     uint32_t o[4], x[4], e[4], b[4];
     tile_a<D>(o, s.d_o, row, v);
@@ -97,7 +97,7 @@ __device__ void decay_states(Sums<D>& sum, Shared<D>& s) {
     float2 last{0, 0};
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float2 w = pair_at(s.w + swizzled<D>(sum.row(half), d));
+      const float2 w = pair_at(s.w + sum.at(half, j));
       const int e = 2 * half;
       sum.a[j][e] *= start.x, sum.a[j][e + 1] *= start.y;
       sum.r[j][e] *= -start.x, sum.r[j][e + 1] *= -start.y;

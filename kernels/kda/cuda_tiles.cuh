@@ -13,38 +13,50 @@ __device__ inline int swizzled(int row, int column) {
   return row * W + (((column >> 3) ^ (row & 7)) << 3) + (column & 7);
 }
 
-// As in mma.cuh, the tile at (row, column).
+// As in mma.cuh, the tile at (row, column), multiples of 16: a lane's row is lane % 8 mod 8 then,
+// and one xor takes it to another column.
+template <int W>
+__device__ inline const bf16* lane_at(const bf16* m, int row, int column, int lane_row,
+                                      int lane_group) {
+  const int group = (lane_row % 8 ^ lane_group) << 3;
+  return m + (row + lane_row) * W + (group ^ column);
+}
 template <int W>
 __device__ inline void tile_a(uint32_t (&r)[4], const bf16* m, int row, int column) {
   const int l = threadIdx.x % 32;
-  ldmatrix(r, m + swizzled<W>(row + l % 16, column + l / 16 * 8));
+  ldmatrix(r, lane_at<W>(m, row, column, l % 16, l / 16));
 }
 template <int W>
 __device__ inline void tile_a_transposed(uint32_t (&r)[4], const bf16* m, int row, int column) {
   const int l = threadIdx.x % 32;
-  ldmatrix_transposed(r, m + swizzled<W>(row + l % 8 + l / 16 * 8, column + l / 8 % 2 * 8));
+  ldmatrix_transposed(r, lane_at<W>(m, row, column, l % 8 + l / 16 * 8, l / 8 % 2));
 }
 template <int W>
 __device__ inline void tile_b(uint32_t (&r)[4], const bf16* m, int row, int column) {
   const int l = threadIdx.x % 32;
-  ldmatrix_transposed(r, m + swizzled<W>(row + l % 16, column + l / 16 * 8));
+  ldmatrix_transposed(r, lane_at<W>(m, row, column, l % 16, l / 16));
 }
 template <int W>
 __device__ inline void tile_b_transposed(uint32_t (&r)[4], const bf16* m, int row, int column) {
   const int l = threadIdx.x % 32;
-  ldmatrix(r, m + swizzled<W>(row + l % 8 + l / 16 * 8, column + l / 8 % 2 * 8));
+  ldmatrix(r, lane_at<W>(m, row, column, l % 8 + l / 16 * 8, l / 8 % 2));
 }
 
 // [rows, W] from global memory, rows `stride` apart; zeros from row `there` on. Starts copies.
-template <int W, int threads>
-__device__ inline void load_matrix(bf16* to, const bf16* from, int64_t stride, int rows,
-                                   int there) {
-  constexpr int kGroups = W / 8;
-  const int column = int(threadIdx.x) % kGroups * 8;
-#pragma unroll 4
-  for (int i = int(threadIdx.x) / kGroups; i < rows; i += threads / kGroups)
-    copy_16_bytes(to + swizzled<W>(i, column), from + min(i, there - 1) * stride + column,
-                  i < there);
+template <int W, int threads, int rows>
+__device__ inline void load_matrix(bf16* to, const bf16* from, int64_t stride, int there) {
+  constexpr int kGroups = W / 8, kStep = threads / kGroups;
+  static_assert(kStep % 8 == 0);
+  const int first = int(threadIdx.x) / kGroups, column = int(threadIdx.x) % kGroups * 8;
+  to += swizzled<W>(first, column);
+  const bf16* start = from + column;
+  from = start + first * stride;
+#pragma unroll
+  for (int i = 0; i < rows; i += kStep) {
+    const bool mine = first + i < there;
+    copy_16_bytes(to + i * W, mine ? from : start, mine);
+    from += kStep * stride;
+  }
 }
 
 // Two neighbours in a row.
@@ -61,10 +73,20 @@ __device__ inline void put_pair(float* p, float x, float y) {
   *reinterpret_cast<float2*>(p) = {x, y};
 }
 
-// 2^x; results under 2^-126 are 0.
+// Without what denormal arguments and results cost: those are 0.
 __device__ inline float exp2_flushed(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ inline float log2_flushed(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ inline float inverse_flushed(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 
