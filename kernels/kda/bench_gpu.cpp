@@ -154,6 +154,7 @@ void measure(const Shape& s, const GateKind& gate, double rate) {
 
 int main() {
   using namespace sluice;
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   const double rate = copy_rate();
   std::printf("copy %.2f TB/s, read and written\n", rate * 1e-9);
   std::printf("documents, heads, gate            infer  forward backward   ms\n");

@@ -27,26 +27,26 @@ __device__ Unit unit_at(const Gradients& t, const Memory& m, int n) {
 // From the factors to a', r', c' in sum, which become dq, dk and dG.
 template <int D>
 __device__ void sums_of_unit(const Gradients& t, const Unit& u, Shared<D>& s, Sums<D>& sum,
-                             Keys& keys, float* of_group) {
+                             float* of_group) {
   decay_states(sum, s);
   squares(sum, s);
   const bool unsafe = s.unsafe[sum.block()];
   if (!unsafe) triangles(sum, s);
   float k_c[2];
-  combine(t, u, sum, s, keys, k_c);
+  combine(sum, s, k_c);
   if (unsafe) {
-    exact_triangle(t, u, sum, s, keys, k_c);
+    exact_triangle(u, sum, s, k_c);
     __syncwarp();  // exponents are read before dG takes their place
   }
   const int group = t.HV / t.H, member = u.hv % group;
   if (group > 1) add_group(sum, of_group, member == 0, member == group - 1);
-  store_sums(sum, s, keys, k_c);
+  store_sums(sum, s, k_c);
 }
 
 // What is left once all sums are in memory. Copies for the next unit start as places fall free.
 template <int D>
 __device__ void finish(const Gradients& t, const Unit& u, const Unit& next, const Memory& m,
-                       const Parameters<D>& p, const Sums<D>& sum, const Keys& keys, float* parts,
+                       const BackwardMemory& b, const Parameters<D>& p, const Sums<D>& sum,
                        Shared<D>& s) {
   const int group = t.HV / t.H;
   const bool last = u.hv % group == group - 1, more = next.at.C != 0;
@@ -57,18 +57,18 @@ __device__ void finish(const Gradients& t, const Unit& u, const Unit& next, cons
   store_beta(t, u, s);
   sum_halves(s);
   if (last) {
-    norm_backward<D>(sum.a, keys.q, s.q_dq, s.q_norm, D, t.dq, t.add_dq, u, s.E);
-    norm_backward<D>(sum.r, keys.k, s.k_dk, s.k_norm, 1, t.dk, t.add_dk, u, s.dk);
+    norm_backward<D>(sum.a, s.X, s.q_dq, s.q_norm, D, t.dq, t.add_dq, u);
+    norm_backward<D>(sum.r, s.E, s.k_dk, s.k_norm, 1, t.dk, t.add_dk, u);
   }
   __syncthreads();
-  if (last) store_rows<D>(s.E, t.dq, u), store_rows<D>(s.dk, t.dk, u);
+  if (last) store_rows<D>(s.X, t.dq, u), store_rows<D>(s.E, t.dk, u);
   if (t.gate.bounded)
     gate_backward<D, true>(t, u, p, logits, s);
   else
     gate_backward<D, false>(t, u, p, logits, s);
   __syncthreads();
-  if (more) load_errors(t, m, next, s);
-  store_parts(s, parts);
+  if (more) load_errors(t, m, b, next, s);
+  store_parts(s, b.parts + (u.chunk * t.HV + u.hv) * kParts<D>);
 }
 
 template <int D>
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(Shared<D>::kThreads, 128 / D)
   Unit u = unit_at(t, m, 0);
   if (u.at.C == 0) return;
   load_states(t, m, b, u, s);
-  load_errors(t, m, u, s);
+  load_errors(t, m, b, u, s);
   load_keys(t, u, s);
   if (threadIdx.x < 4) s.unsafe[threadIdx.x] = 0;
 #pragma unroll 1
@@ -89,23 +89,22 @@ __global__ void __launch_bounds__(Shared<D>::kThreads, 128 / D)
     wait_for_copies();
     __syncthreads();
     norms(t, u, p, s);
-    float2 exponent[8];
     if (t.gate.bounded)
-      exponents<D, true>(t, u, p, exponent, s);
+      exponents<D, true>(t, u, p, s);
     else
-      exponents<D, false>(t, u, p, exponent, s);
+      exponents<D, false>(t, u, p, s);
     __syncthreads();
-    factors(exponent, s);
     decays_of_blocks(s);
     Sums<D> sum{};
     last_of_states(s);
     through_states(sum, s);
     __syncthreads();
     if (next.at.C != 0) load_states(t, m, b, next, s);
-    Keys keys;
-    sums_of_unit(t, u, s, sum, keys, b.keys + (u.chunk * t.H + u.h) * 2 * kC * D);
+    factors(s);
     __syncthreads();
-    finish(t, u, next, m, p, sum, keys, b.parts + (u.chunk * t.HV + u.hv) * kParts<D>, s);
+    sums_of_unit(t, u, s, sum, b.keys + (u.chunk * t.H + u.h) * 2 * kC * D);
+    __syncthreads();
+    finish(t, u, next, m, b, p, sum, s);
     u = next;
   }
 }

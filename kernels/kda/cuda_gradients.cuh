@@ -28,17 +28,13 @@ struct Unit {
 template <int D>
 struct Shared {
   static constexpr int kThreads = 4 * D, kParts = D / 32;
-  bf16 S[D * D], D_state[D * D], d_o[kC * D], X[kC * D], E[kC * D];  // E becomes dq
+  bf16 S[D * D], D_state[D * D], d_o[kC * D];
+  bf16 X[kC * D], E[kC * D];  // then q and k as they came, then dq and dk
   // q, k and the gate's logits as they come; then the factors, q, k and w times the decay to or
   // from an anchor in their block; then what comes for the next chunk.
   bf16 q[kC * D], k[kC * D], w[kC * D];
-  union {
-    struct {
-      bf16 N[kC * kC], M[kC * kC];  // strictly lower
-    };
-    bf16 dk[kC * D];
-  };
-  float exponent[kC * D];  // log2 of the decay from the middle of a row's block; then dG
+  bf16 N[kC * kC], M[kC * kC];  // strictly lower
+  float exponent[kC * D];       // log2 of the decay from the middle of a row's block; then dG
   union {
     // Decays of whole blocks: from the anchor of w in J to that of q in I > J, at
     // I (I - 1) / 2 + J; from the chunk's start to that of q; from that of w to the chunk's end.
@@ -85,7 +81,7 @@ struct Column {
   __device__ static int at(int r) { return half() * 8 * D + r * D + (channel() ^ (r << 3)); }
 };
 
-// What through_states reads, E apart: its place is needed longer.
+// What through_states reads. X and E come later: their places are needed longer.
 template <int D>
 __device__ void load_states(const Gradients& t, const Memory& m, const BackwardMemory& b,
                             const Unit& u, Shared<D>& s) {
@@ -94,13 +90,15 @@ __device__ void load_states(const Gradients& t, const Memory& m, const BackwardM
   load_matrix<D, kThreads, D>(s.S, m.S + unit * D * D, D, D);
   load_matrix<D, kThreads, D>(s.D_state, b.D + unit * D * D, D, D);
   load_matrix<D, kThreads, kC>(s.d_o, t.d_o[u.at.n0] + u.hv * D, t.d_o.stride, u.at.C);
-  const bf16* X = t.add_dv ? b.X + unit * kC * D : t.dv[u.at.n0] + u.hv * D;
-  load_matrix<D, kThreads, kC>(s.X, X, t.add_dv ? D : t.dv.stride, u.at.C);
 }
 template <int D>
-__device__ void load_errors(const Gradients& t, const Memory& m, const Unit& u, Shared<D>& s) {
+__device__ void load_errors(const Gradients& t, const Memory& m, const BackwardMemory& b,
+                            const Unit& u, Shared<D>& s) {
+  constexpr int kThreads = Shared<D>::kThreads;
   const int64_t unit = u.chunk * t.HV + u.hv;
-  load_matrix<D, Shared<D>::kThreads, kC>(s.E, m.E + unit * kC * D, D, kC);
+  const bf16* X = t.add_dv ? b.X + unit * kC * D : t.dv[u.at.n0] + u.hv * D;
+  load_matrix<D, kThreads, kC>(s.X, X, t.add_dv ? D : t.dv.stride, u.at.C);
+  load_matrix<D, kThreads, kC>(s.E, m.E + unit * kC * D, D, kC);
 }
 template <int D>
 __device__ void load_keys(const Gradients& t, const Unit& u, Shared<D>& s) {

@@ -66,10 +66,10 @@ __device__ void norms(const Gradients& t, const Unit& u, const Parameters<D>& p,
   s.beta[i] = there ? t.gate.beta_max * sigmoid(p.beta) : 0;
 }
 
-// log2 of the decay from the middle of the block (after its row 7) to each row, in e and memory.
+// log2 of the decay from the middle of the block (after its row 7) to each row.
 template <int D, bool bounded>
-__device__ void exponents(const Gradients& t, const Unit& u, const Parameters<D>& p, float2 (&e)[8],
-                          Shared<D>& s) {
+__device__ void exponents(const Gradients& t, const Unit& u, const Parameters<D>& p, Shared<D>& s) {
+  float2 e[8];
   const int half = Column<D>::half(), d = Column<D>::channel();
 #pragma unroll
   for (int r = 0; r < 8; ++r) {
@@ -106,9 +106,9 @@ __device__ void exponents(const Gradients& t, const Unit& u, const Parameters<D>
 }
 
 // q, k and w times the decay from or to their anchor. That is the block's middle where it is safe,
-// else the block's start for q and k, its end for w.
+// else the block's start for q and k, its end for w. q and k as they came go to X and E.
 template <int D>
-__device__ void factors(const float2 (&e)[8], Shared<D>& s) {
+__device__ void factors(Shared<D>& s) {
   const int half = Column<D>::half(), d = Column<D>::channel(), block = half / 2;
   float2 from{0, 0}, to{0, 0};
   if (s.unsafe[block]) {
@@ -118,9 +118,10 @@ __device__ void factors(const float2 (&e)[8], Shared<D>& s) {
 #pragma unroll
   for (int r = 0; r < 8; ++r) {
     const int i = half * 8 + r, at = Column<D>::at(r);
-    const float x0 = exp2_flushed(from.x + e[r].x), x1 = exp2_flushed(from.y + e[r].y);
-    const float y0 = exp2_flushed(to.x - e[r].x), y1 = exp2_flushed(to.y - e[r].y);
-    const float2 q = pair_at(s.q + at), k = pair_at(s.k + at);
+    const float2 e = pair_at(s.exponent + at), q = pair_at(s.q + at), k = pair_at(s.k + at);
+    const float x0 = exp2_flushed(from.x + e.x), x1 = exp2_flushed(from.y + e.y);
+    const float y0 = exp2_flushed(to.x - e.x), y1 = exp2_flushed(to.y - e.y);
+    put_pair(s.X + at, q.x, q.y), put_pair(s.E + at, k.x, k.y);
     const float q_norm = s.q_norm[i], k_norm = s.k_norm[i], beta = s.beta[i];
     const float k0 = k.x * k_norm, k1 = k.y * k_norm;
     put_pair(s.q + at, q.x * q_norm * x0, q.y * q_norm * x1);

@@ -5,95 +5,74 @@
 
 namespace sluice::cuda::kda_gpu {
 
-// q and k of the layout of products, rounded.
-struct Keys {
-  uint32_t q[4][2], k[4][2];
-};
-
-// Two channels of q or k, once more from where they came: factors of unsafe blocks may be 0.
-template <int D>
-__device__ float2 again(Rows from, const Unit& u, int i, int d, float norm) {
-  const float2 x = pair_at(from[u.at.n0 + min(i, u.at.C - 1)] + u.h * D + d);
-  return {norm * x.x, norm * x.y};
-}
-
 // a', r', c' become dq, dk (before the norms) and dG; k_c the row's sum of k c.
 template <int D>
-__device__ void combine(const Gradients& t, const Unit& u, Sums<D>& sum, const Shared<D>& s,
-                        Keys& keys, float (&k_c)[2]) {
+__device__ void combine(Sums<D>& sum, const Shared<D>& s, float (&k_c)[2]) {
   const int block = sum.block();
   const bool unsafe = s.unsafe[block];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int i = sum.row(half);
-    const float beta = s.beta[i], n = s.diagonal[i], n_beta = n * beta;
+    const float q_norm = s.q_norm[i], k_norm = s.k_norm[i], beta = s.beta[i], n = s.diagonal[i];
     k_c[half] = 0;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const int at = sum.at(half, j);
+      const int d = sum.channel(j), at = sum.at(half, j);
       const float2 qx = pair_at(s.q + at), kx = pair_at(s.k + at), wy = pair_at(s.w + at);
-      const float2 e = pair_at(s.exponent + at);
-      float2 x{exp2_flushed(e.x), exp2_flushed(e.y)}, y{exp2_flushed(-e.x), exp2_flushed(-e.y)};
-      float2 q{qx.x * y.x, qx.y * y.y}, k{kx.x * y.x, kx.y * y.y};
+      const float2 q = pair_at(s.X + at), k = pair_at(s.E + at);
+      float2 up = pair_at(s.exponent + at), down{-up.x, -up.y};
       if (unsafe) {
-        const int d = sum.channel(j);
         const float2 from = pair_at(s.half + 2 * block * D + d);
         const float2 to = pair_at(s.half + (2 * block + 1) * D + d);
-        x = {exp2_flushed(from.x + e.x), exp2_flushed(from.y + e.y)};
-        y = {exp2_flushed(to.x - e.x), exp2_flushed(to.y - e.y)};
-        q = again<D>(t.q, u, i, d, s.q_norm[i]), k = again<D>(t.k, u, i, d, s.k_norm[i]);
+        up.x += from.x, up.y += from.y, down.x += to.x, down.y += to.y;
       }
-      keys.q[j][half] = pack(q.x, q.y), keys.k[j][half] = pack(k.x, k.y);
-      const auto element = [&](int e, float qx, float kx, float wy, float x, float y, float q,
+      const auto element = [&](int e, float qx, float kx, float wy, float up, float down, float q,
                                float k) {
         float &a = sum.a[j][2 * half + e], &r = sum.r[j][2 * half + e], &c = sum.c[j][2 * half + e];
-        const float dG = qx * a + kx * r - wy * c, write = y * c + n * q;
-        a = x * a + n_beta * k;
+        const float dG = qx * a + kx * r - wy * c, x = exp2_flushed(up);
+        q *= q_norm, k *= k_norm;
+        const float write = exp2_flushed(down) * c + n * q;
+        a = x * a + n * beta * k;
         r = x * r + beta * write;
         k_c[half] += k * write;
         c = dG;
       };
-      element(0, qx.x, kx.x, wy.x, x.x, y.x, q.x, k.x);
-      element(1, qx.y, kx.y, wy.y, x.y, y.y, q.y, k.y);
+      element(0, qx.x, kx.x, wy.x, up.x, down.x, q.x, k.x);
+      element(1, qx.y, kx.y, wy.y, up.y, down.y, q.y, k.y);
     }
   }
 }
 
-__device__ inline float rounded(float x) {
-  return __bfloat162float(__float2bfloat16(x));
-}
-
-// Adds the pairs of one block, each with its own exponential: for any gate. q and k rounded, as
-// both the row and the column of a pair have them.
+// Adds the pairs of one block, each with its own exponential: for any gate.
 template <int D>
-__device__ void exact_triangle(const Gradients& t, const Unit& u, Sums<D>& sum, const Shared<D>& s,
-                               const Keys& keys, float (&k_c)[2]) {
+__device__ void exact_triangle(const Unit& u, Sums<D>& sum, const Shared<D>& s, float (&k_c)[2]) {
   const int begin = sum.block() * 16, end = min(begin + 16, u.at.C);
+  const auto key = [&](const bf16* from, const float* norms, int i, int d) {
+    return __bfloat162float(from[swizzled<D>(i, d)]) * norms[i];
+  };
 #pragma unroll
   for (int j = 0; j < 4; ++j)
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const int half = e / 2, i = sum.row(half), d = sum.channel(j) + e % 2;
+      const int i = sum.row(e / 2), d = sum.channel(j) + e % 2;
       const float here = s.exponent[swizzled<D>(i, d)], beta = s.beta[i];
-      const float2 q2 = unpack(keys.q[j][half]), k2 = unpack(keys.k[j][half]);
-      const float q = e % 2 ? q2.y : q2.x, k = e % 2 ? k2.y : k2.x;
       float a = 0, r = 0, c = 0;
 #pragma unroll 1
       for (int o = begin; o < end; ++o) {
         if (o == i) continue;
         const float there = s.exponent[swizzled<D>(o, d)];
         const float x = exp2_flushed(o < i ? here - there : there - here);
-        const float qo = x * rounded(s.q_norm[o] * __bfloat162float(t.q[u.at.n0 + o][u.h * D + d]));
-        const float ko = x * rounded(s.k_norm[o] * __bfloat162float(t.k[u.at.n0 + o][u.h * D + d]));
+        const float qo = x * key(s.X, s.q_norm, o, d), ko = x * key(s.E, s.k_norm, o, d);
         const int at = swizzled<kC>(i, o), across = swizzled<kC>(o, i);  // 0 above the diagonal
         a += __bfloat162float(s.N[at]) * ko * s.beta[o];
         r += __bfloat162float(s.M[at]) * ko * s.beta[o];
         c += __bfloat162float(s.N[across]) * qo + __bfloat162float(s.M[across]) * ko;
       }
+      const float q = key(s.X, s.q_norm, i, d), k = key(s.E, s.k_norm, i, d);
       sum.a[j][e] += a;
       sum.r[j][e] += r + beta * c;
       sum.c[j][e] += q * a + k * (r - beta * c);
-      k_c[half] += k * c;
+      k_c[e / 2] += k * c;
     }
 }
 
@@ -117,18 +96,18 @@ __device__ void add_group(Sums<D>& sum, float* keys, bool first, bool last) {
 
 // dG into memory, in place of the exponents, and the sums over rows that norms and dbeta need.
 template <int D>
-__device__ void store_sums(const Sums<D>& sum, Shared<D>& s, const Keys& keys,
-                           const float (&k_c)[2]) {
+__device__ void store_sums(const Sums<D>& sum, Shared<D>& s, const float (&k_c)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int i = sum.row(half), part = sum.part();
     float q_dq = 0, k_dk = 0;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const float2 q = unpack(keys.q[j][half]), k = unpack(keys.k[j][half]);
+      const int at = sum.at(half, j);
+      const float2 q = pair_at(s.X + at), k = pair_at(s.E + at);
       q_dq += q.x * sum.a[j][2 * half] + q.y * sum.a[j][2 * half + 1];
       k_dk += k.x * sum.r[j][2 * half] + k.y * sum.r[j][2 * half + 1];
-      put_pair(s.exponent + sum.at(half, j), sum.c[j][2 * half], sum.c[j][2 * half + 1]);
+      put_pair(s.exponent + at, sum.c[j][2 * half], sum.c[j][2 * half + 1]);
     }
     q_dq = warp_sum(q_dq, 4), k_dk = warp_sum(k_dk, 4);
     const float k_c_sum = warp_sum(k_c[half], 4);
@@ -154,27 +133,29 @@ __device__ void store_beta(const Gradients& t, const Unit& u, const Shared<D>& s
   out = __float2bfloat16(t.add_dbeta ? __bfloat162float(out) + x : x);
 }
 
-// Through the norm: x is what it made times scale, norm what it multiplied by times scale,
-//   dx_raw = norm (dx - x (x . dx) / scale^2).
+// Through the norm, in place of x: norm is what x was multiplied by, scale included,
+//   dx = norm (dy - x norm^2 (x . dy) / scale^2).
 template <int D>
-__device__ void norm_backward(const float (&dx)[4][4], const uint32_t (&rounded)[4][2],
-                              const float (&x_dx)[Shared<D>::kParts][kC], const float* norms,
-                              float inverse_scale2, Rows to, int add, const Unit& u, bf16* out) {
+__device__ void norm_backward(const float (&dy)[4][4], bf16* x,
+                              const float (&x_dy)[Shared<D>::kParts][kC], const float* norms,
+                              float inverse_scale2, Rows to, int add, const Unit& u) {
   using L = Sums<D>;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int i = L::row(half);
-    const float norm = norms[i], along = over_parts<D>(x_dx, i) * inverse_scale2;
+    const float norm = norms[i];
+    const float along = over_parts<D>(x_dy, i) * norm * norm * inverse_scale2;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const float2 x = unpack(rounded[j][half]);
-      float x0 = norm * (dx[j][2 * half] - x.x * along);
-      float x1 = norm * (dx[j][2 * half + 1] - x.y * along);
+      bf16* here = x + L::at(half, j);
+      const float2 raw = pair_at(here);
+      float x0 = norm * (dy[j][2 * half] - raw.x * along);
+      float x1 = norm * (dy[j][2 * half + 1] - raw.y * along);
       if (add && i < u.at.C) {
         const float2 old = pair_at(to[u.at.n0 + i] + u.h * D + L::channel(j));
         x0 += old.x, x1 += old.y;
       }
-      put_pair(out + L::at(half, j), x0, x1);
+      put_pair(here, x0, x1);
     }
   }
 }
