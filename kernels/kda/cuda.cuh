@@ -10,8 +10,7 @@
 
 namespace sluice::cuda::kda_gpu {
 
-constexpr int kC = int(kKdaChunk), kThreads = 256, kVTile = 32;
-constexpr int kScorePitch = kC + 8, kVPitch = kVTile + 8;  // bf16; pads against bank conflicts
+constexpr int kC = int(kKdaChunk);
 constexpr float kEps = float(kKdaNormEps);
 
 // e^-128 is 0 in f32, and so is every product with it: log decays below it are set to it, which
@@ -108,94 +107,9 @@ __device__ inline float log_decay(const Gate& gate, float A, float z) {
   return fmaxf(g, kForgotten);
 }
 
-// Norms and write strengths of a chunk's tokens, a warp a token; zeros beyond C. The scale K^-1/2
-// of the query is in q_norm. Loads are without conditions, so that many are under way at once.
-template <int D, int threads>
-__device__ void load_norms(Rows q, Rows k, Rows beta, const Gate& gate, ChunkAt at, int h, int hv,
-                           float* q_norm, float* k_norm, float* b) {
-  constexpr int kTokens = kC * 32 / threads, kEach = D / 64;
-  const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * kTokens;
-  uint32_t x[kTokens][kEach], y[kTokens][kEach];
-#pragma unroll
-  for (int r = 0; r < kTokens; ++r)
-#pragma unroll
-    for (int e = 0; e < kEach; ++e) {
-      const int64_t n = at.n0 + min(first + r, at.C - 1);
-      x[r][e] = reinterpret_cast<const uint32_t*>(q[n] + h * D)[lane + 32 * e];
-      y[r][e] = reinterpret_cast<const uint32_t*>(k[n] + h * D)[lane + 32 * e];
-    }
-#pragma unroll
-  for (int r = 0; r < kTokens; ++r) {
-    float qq = 0, kk = 0;
-#pragma unroll
-    for (int e = 0; e < kEach; ++e) {
-      const float2 qe = unpack(x[r][e]), ke = unpack(y[r][e]);
-      qq += qe.x * qe.x + qe.y * qe.y;
-      kk += ke.x * ke.x + ke.y * ke.y;
-    }
-    qq = warp_sum(qq), kk = warp_sum(kk);
-    if (lane != 0) continue;
-    const int i = first + r;
-    const bool there = i < at.C;
-    q_norm[i] = there ? rsqrtf(qq + kEps) * rsqrtf(float(D)) : 0;
-    k_norm[i] = there ? rsqrtf(kk + kEps) : 0;
-  }
-  if (threadIdx.x < kC) {
-    const int i = threadIdx.x;
-    const float logit = __bfloat162float(beta[at.n0 + min(i, at.C - 1)][hv]);
-    b[i] = i < at.C ? gate.beta_max * sigmoid(logit) : 0;
-  }
-}
-
-// How the decay inside a chunk splits: G [64, D + 4] sums g from the start of each 16 rows, total
-// [4, D] is each 16 rows' sum.
-template <int D>
-struct Decay {
-  static constexpr int kPitch = D + 4;
-  float* G;
-  float* total;
-  // sum of the blocks from <= I < to
-  __device__ float between(int from, int to, int d) const {
-    float sum = 0;
-    for (int I = from; I < to; ++I) sum += total[I * D + d];
-    return sum;
-  }
-  __device__ float at(int i, int d) const { return G[i * kPitch + d]; }
-  // From row i to the end of its 16 rows.
-  __device__ float rest(int i, int d) const { return at(i | 15, d) - at(i, d); }
-  // From the middle of its 16 rows to row i: e to this or its negative is finite where safe.
-  __device__ float from_middle(int i, int d) const { return at(i, d) - at((i & ~15) + 7, d); }
-};
-
-// e^{+-from_middle} may be used as factors up to here: products of two stay in f32.
+// e^{+-x}, x a block's log decay from its middle, may be used as factors up to here: products of
+// two stay in f32.
 constexpr float kSafeRange = 41;
-
-// Fills G, total and unsafe [4] (zeroed before): a thread a channel and some of the four blocks.
-template <int D, int threads>
-__device__ void load_decay(Rows g, const Gate& gate, ChunkAt at, int hv, Decay<D> decay,
-                           int* unsafe) {
-  const int d = threadIdx.x % D;
-  const float A = __expf(gate.A_log[hv]), bias = gate.bias[hv * D + d];
-  for (int I = threadIdx.x / D; I < kC / 16; I += threads / D) {
-    float sum = 0;
-#pragma unroll 1
-    for (int r = 0; r < 16; r += 8) {  // more at once would be more code than its cache holds
-      float z[8];
-#pragma unroll
-      for (int e = 0; e < 8; ++e)
-        z[e] = __bfloat162float(g[at.n0 + min(I * 16 + r + e, at.C - 1)][hv * D + d]);
-#pragma unroll
-      for (int e = 0; e < 8; ++e) {
-        const int i = I * 16 + r + e;
-        sum += i < at.C ? log_decay(gate, A, z[e] + bias) : 0;
-        decay.G[i * Decay<D>::kPitch + d] = sum;
-      }
-    }
-    decay.total[I * D + d] = sum;
-    const float middle = decay.at(I * 16 + 7, d);
-    if (decay.at(I * 16, d) - middle > kSafeRange || middle - sum > kSafeRange) unsafe[I] = 1;
-  }
-}
 
 template <class Kernel>
 void allow_shared(Kernel kernel, size_t bytes) {

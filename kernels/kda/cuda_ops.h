@@ -5,7 +5,10 @@
 
 namespace sluice::cuda::kda_gpu {
 
-// Chunk table; Q+, K+, K-, gamma, (I + L)^-1 and P of every chunk.
+// The table of chunks.
+void number_chunks(const Context& ctx, const Tensor& cu_seqlens, const kda::Sizes& s,
+                   const Memory& m);
+// Q+, K+, K-, gamma, (I + L)^-1 and P of every chunk.
 void prepare(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const Memory& m);
 // O, the final states; E and S of every chunk.
 void scan(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const Memory& m);

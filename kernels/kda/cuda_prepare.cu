@@ -1,202 +1,151 @@
 // kernels/kda/cuda_prepare.cu -- all that a chunk needs from q, k, g and beta alone, chunks in
-// parallel.
+// parallel: a CTA a chunk and value head.
 //
 // Pairs (i, j) of different blocks of 16 rows have an anchor between them: e^{G_i - G_j} =
 // e^{since i's block began} e^{whole blocks between} e^{from j to its block's end}, three factors
 // <= 1. Pairs of one block are anchored in its middle where that is safe, else each has its own
 // exponential. The inverse is made by substitution in f32: with nearly equal keys the powers of L
 // grow like binomials (README.md).
-#include "kernels/device/wgmma.cuh"
-#include "kernels/kda/cuda.cuh"
+#include "kernels/kda/cuda_factors.cuh"
 #include "kernels/kda/cuda_ops.h"
 
 namespace sluice::cuda::kda_gpu {
 
 namespace {
 
-constexpr int kInverse = kC + 4;  // pitch, f32
-
-template <int D>
-struct Shared {
-  static constexpr int kPitch = D + 8;
-  float G[kC * Decay<D>::kPitch];  // later the inverse
-  float total[4 * D];
-  float L[kC * kInverse];
-  float q_norm[kC], k_norm[kC], beta[kC];
-  int unsafe[4];
-  bf16 q[kC * kPitch], k[kC * kPitch];  // times the decay since their block began
-  bf16 w[kC * kPitch];                  // times the decay to its block's end; later a product
-};
-
-struct Inputs {
-  Rows q, k, g, beta;
-  Gate gate;
-  int H, HV;
-};
-
-// Two channels of a token; beyond C the last one's, which a norm of 0 takes out.
-__device__ float2 raw(Rows x, ChunkAt at, int i, int column) {
-  return unpack(*reinterpret_cast<const uint32_t*>(x[at.n0 + min(i, at.C - 1)] + column));
+// A tile as a and as b of mma.cuh, rows 16 I .., columns d ..
+__device__ inline void load_row_tile(uint32_t (&a)[4], const bf16* p, int I, int d) {
+  const int l = threadIdx.x % 32;
+  ldmatrix(a, p + tile_at(I * 16 + l % 16, d + l / 16 * 8));
+}
+__device__ inline void load_column_tile(uint32_t (&b)[4], const bf16* p, int J, int d) {
+  const int l = threadIdx.x % 32;
+  ldmatrix(b, p + tile_at(J * 16 + l % 8 + l / 16 * 8, d + l / 8 % 2 * 8));
 }
 
-// Factors into shared memory for the pairs, and into global memory for the states: a thread a
-// channel.
+// The products of block rows I and columns J <= I, of the queries (P) and of the keys (L).
 template <int D>
-__device__ void make_factors(const Inputs& in, ChunkAt at, int h, Shared<D>& s, Decay<D> decay,
-                             const Memory& m, int64_t unit) {
-  const int d = threadIdx.x % D;
-  for (int I = threadIdx.x / D; I < 4; I += kThreads / D) {
-    const float before = __expf(decay.between(0, I, d)), after = __expf(decay.between(I + 1, 4, d));
-    float qs[16], ks[16];
-#pragma unroll
-    for (int r = 0; r < 16; ++r) {
-      const int64_t n = at.n0 + min(I * 16 + r, at.C - 1);
-      qs[r] = __bfloat162float(in.q[n][h * D + d]);
-      ks[r] = __bfloat162float(in.k[n][h * D + d]);
-    }
-#pragma unroll
-    for (int r = 0; r < 16; ++r) {
-      const int i = I * 16 + r;
-      const float x = __expf(decay.at(i, d)), y = __expf(decay.rest(i, d));
-      const float q = qs[r] * s.q_norm[i] * x, k = ks[r] * s.k_norm[i];
-      const float w = k * s.beta[i] * y;
-      s.q[i * Shared<D>::kPitch + d] = __float2bfloat16(q);
-      s.k[i * Shared<D>::kPitch + d] = __float2bfloat16(k * x);
-      s.w[i * Shared<D>::kPitch + d] = __float2bfloat16(w);
-      const int64_t e = unit * kC * D + tile_at(i, d);
-      m.q_plus[e] = __float2bfloat16(q * before);
-      m.k_plus[e] = __float2bfloat16(k * x * before);
-      m.k_minus[e] = __float2bfloat16(w * after);
-    }
-  }
-  if (threadIdx.x < D) m.gamma[unit * D + d] = __expf(decay.between(0, 4, d));
-}
-
-// L (f32, shared) or P (bf16, global) of block rows I, block columns J < I.
-template <int D>
-__device__ void square(const Shared<D>& s, Decay<D> decay, int I, int J, const bf16* row_factors,
-                       float (&c)[2][4]) {
-  constexpr int kPitch = Shared<D>::kPitch;
-  const int lane = threadIdx.x % 32;
-  for (int d = 0; d < D; d += 16) {
-    uint32_t a[4], b[4];
-    load_a(a, row_factors + I * 16 * kPitch + d, kPitch);
-    load_b_transposed(b, s.w + J * 16 * kPitch + d, kPitch);
-    if (I - J > 1)
-      for (int half = 0; half < 2; ++half) {
-        const int column = d + half * 8 + lane % 4 * 2;
-        const float t0 = __expf(decay.between(J + 1, I, column));
-        const float t1 = __expf(decay.between(J + 1, I, column + 1));
-        for (int r = 2 * half; r < 2 * half + 2; ++r) {
-          const float2 x = unpack(a[r]);
-          a[r] = pack(x.x * t0, x.y * t1);
-        }
-      }
-    mma(c[0], a, b[0], b[1]);
-    mma(c[1], a, b[2], b[3]);
-  }
-}
-
-// Both, of the pairs inside block I: factors anchored in the middle are made in registers, where
-// the tiles of q, k (as a) and w (as b) have the same elements.
-template <int D>
-__device__ void triangle(const Inputs& in, ChunkAt at, int h, const Shared<D>& s, Decay<D> decay,
-                         int I, float (&L)[2][4], float (&P)[2][4]) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll 4
+__device__ void block_scores(const Prepare<D>& s, int I, int J, float (&P)[2][4],
+                             float (&L)[2][4]) {
+  const bool diagonal = I == J;
+  const bf16 *rows_q = diagonal ? s.q : s.q_begun, *rows_k = diagonal ? s.k : s.k_begun;
+  const bf16* columns = diagonal ? s.g : s.w_left;
+#pragma unroll 2
   for (int d = 0; d < D; d += 16) {
     uint32_t q[4], k[4], w[4];
+    load_row_tile(q, rows_q, I, d);
+    load_row_tile(k, rows_k, I, d);
+    load_column_tile(w, columns, J, d);
+    if (I - J > 1)
 #pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      const int i = I * 16 + lane / 4 + r % 2 * 8, column = d + lane % 4 * 2 + r / 2 * 8;
-      const float e0 = decay.from_middle(i, column), e1 = decay.from_middle(i, column + 1);
-      const float x0 = __expf(e0), x1 = __expf(e1), y0 = __expf(-e0), y1 = __expf(-e1);
-      const float2 qi = raw(in.q, at, i, h * D + column), ki = raw(in.k, at, i, h * D + column);
-      const float rq = s.q_norm[i], rk = s.k_norm[i], rw = rk * s.beta[i];
-      q[r] = pack(qi.x * rq * x0, qi.y * rq * x1);
-      k[r] = pack(ki.x * rk * x0, ki.y * rk * x1);
-      w[r] = pack(ki.x * rw * y0, ki.y * rw * y1);
-    }
-    mma(P[0], q, w[0], w[2]);
-    mma(P[1], q, w[1], w[3]);
-    mma(L[0], k, w[0], w[2]);
-    mma(L[1], k, w[1], w[3]);
-  }
-}
-
-// As triangle, for any gate: every pair has its own exponentials.
-template <int D>
-__device__ void exact_triangle(const Inputs& in, ChunkAt at, int h, Shared<D>& s, Decay<D> decay,
-                               int I, bf16* P) {
-  const int lane = threadIdx.x % 32;
-  for (int i = I * 16; i < I * 16 + 16; ++i)
-    for (int j = I * 16; j < I * 16 + 16; ++j) {
-      float p = 0, l = 0;
-      if (j <= i && i < at.C)
-        for (int d = lane; d < D; d += 32) {
-          const float e = __expf(decay.at(i, d) - decay.at(j, d)) *
-                          __bfloat162float(in.k[at.n0 + j][h * D + d]);
-          p += e * __bfloat162float(in.q[at.n0 + i][h * D + d]);
-          l += e * __bfloat162float(in.k[at.n0 + i][h * D + d]);
+      for (int half = 0; half < 2; ++half) {
+        const float* total = s.total + d + half * 8 + threadIdx.x % 4 * 2;
+        Pair between{0, 0};
+        for (int between_I = J + 1; between_I < I; ++between_I)
+          between = between + read(total + between_I * D);
+        between = power_of_2(between);
+        for (int r = half; r < 4; r += 2) {
+          const float2 x = unpack(w[r]);
+          w[r] = pack(x.x * between.x, x.y * between.y);
         }
-      p = warp_sum(p), l = warp_sum(l);
-      if (lane != 0) continue;
-      const float w = s.k_norm[j] * s.beta[j];
-      P[tile_at(i, j)] = __float2bfloat16(p * w * s.q_norm[i]);
-      s.L[i * kInverse + j] = l * w * s.k_norm[i];
-    }
+      }
+    mma(P[0], q, w[0], w[1]);
+    mma(P[1], q, w[2], w[3]);
+    mma(L[0], k, w[0], w[1]);
+    mma(L[1], k, w[2], w[3]);
+  }
 }
 
 // Element e of a warp's [16, 16] result lies at row(e), column(e) of its block.
 __device__ int row(int e) {
   return int(threadIdx.x) % 32 / 4 + e / 2 * 8;
 }
-__device__ int column(int tile, int e) {
-  return tile * 8 + int(threadIdx.x) % 4 * 2 + e % 2;
+__device__ int column(int tile) {
+  return tile * 8 + int(threadIdx.x) % 4 * 2;
 }
 
+// Block (I, J) of the ten on and below the diagonal, in an order that shares them out evenly: those
+// with others between them cost most.
+__device__ inline int2 block_pair(int task) {
+  return {int(0x3232132310 >> 4 * task & 15), int(0x3221010010 >> 4 * task & 15)};
+}
+
+// P into global memory, L where the factors were. Unsafe blocks of the diagonal are left out.
 template <int D>
-__device__ void make_scores(const Inputs& in, ChunkAt at, int h, Shared<D>& s, Decay<D> decay,
-                            bf16* P) {
+__device__ void make_scores(Prepare<D>& s, bf16* P) {
+  constexpr int kWarps = kPrepareThreads<D> / 32, kTasks = 10;
+  constexpr int kRounds = (kTasks + kWarps - 1) / kWarps;
+  float l[kRounds][2][4] = {};
   const int warp = threadIdx.x / 32;
-  const bf16 zero = __float2bfloat16(0.f);
-  if (warp < 4 && s.unsafe[warp]) {
-    exact_triangle(in, at, h, s, decay, warp, P);
-  } else if (warp < 4) {
-    float l[2][4] = {}, p[2][4] = {};
-    triangle(in, at, h, s, decay, warp, l, p);
+#pragma unroll
+  for (int round = 0; round < kRounds; ++round) {
+    if (round * kWarps + warp >= kTasks) continue;
+    const auto [I, J] = block_pair(round * kWarps + warp);
+    if (I == J && s.unsafe[I]) continue;
+    float p[2][4] = {};
+    block_scores(s, I, J, p, l[round]);
+#pragma unroll
     for (int t = 0; t < 2; ++t)
-      for (int e = 0; e < 4; ++e) {
-        const int i = warp * 16 + row(e), j = warp * 16 + column(t, e);
-        s.L[i * kInverse + j] = l[t][e];
-        P[tile_at(i, j)] = j <= i ? __float2bfloat16(p[t][e]) : zero;
+#pragma unroll
+      for (int e = 0; e < 4; e += 2) {
+        const int i = I * 16 + row(e), j = J * 16 + column(t);
+        *reinterpret_cast<uint32_t*>(P + tile_at(i, j)) =
+            pack(j <= i ? p[t][e] : 0, j + 1 <= i ? p[t][e + 1] : 0);
+        if (I > J)  // above the diagonal
+          *reinterpret_cast<uint32_t*>(P + tile_at(J * 16 + row(e), I * 16 + column(t))) = 0;
       }
-  } else {
-    for (int task = warp - 4; task < 12; task += 4) {
-      const int pair = task / 2, I = pair < 1 ? 1 : pair < 3 ? 2 : 3, J = pair - I * (I - 1) / 2;
-      float c[2][4] = {};
-      square(s, decay, I, J, task % 2 ? s.q : s.k, c);
-      for (int t = 0; t < 2; ++t)
-        for (int e = 0; e < 4; ++e) {
-          const int i = I * 16 + row(e), j = J * 16 + column(t, e);
-          if (task % 2) {
-            P[tile_at(i, j)] = __float2bfloat16(c[t][e]);
-            P[tile_at(J * 16 + row(e), I * 16 + column(t, e))] = zero;  // above the diagonal
-          } else {
-            s.L[i * kInverse + j] = c[t][e];
-          }
-        }
-    }
+  }
+  __syncthreads();
+#pragma unroll
+  for (int round = 0; round < kRounds; ++round) {
+    if (round * kWarps + warp >= kTasks) continue;
+    const auto [I, J] = block_pair(round * kWarps + warp);
+    for (int t = 0; t < 2; ++t)
+      for (int e = 0; e < 4; e += 2)
+        *reinterpret_cast<float2*>(s.L + (I * 16 + row(e)) * kInverse + J * 16 + column(t)) = {
+            l[round][t][e], l[round][t][e + 1]};
   }
 }
 
+// The diagonal of an unsafe block, for any gate: every pair has its own exponentials. Its q, k and
+// g are as they were read; `sums` [16, D] is room for their gates.
+template <int D>
+__device__ void exact_triangle(const Inputs& in, ChunkAt at, int hv, Prepare<D>& s, int I,
+                               float* sums, bf16* P) {
+  const int d = threadIdx.x % (D / 2) * 2, lane = threadIdx.x % 32;
+  if (threadIdx.x / (D / 2) == I) {
+    Pair G[kBlock];
+    sum_gates(in, at, hv, s, I, d, G);
+#pragma unroll
+    for (int r = 0; r < kBlock; ++r) write(sums + r * D + d, G[r]);
+  }
+  __syncthreads();
+  for (int task = threadIdx.x / 32; task < kBlock * kBlock; task += kPrepareThreads<D> / 32) {
+    const int r = task / kBlock, c = task % kBlock, i = I * kBlock + r, j = I * kBlock + c;
+    float p = 0, l = 0;
+    if (c <= r)
+      for (int x = lane; x < D; x += 32) {
+        const float e =
+            exp2_flushed(sums[r * D + x] - sums[c * D + x]) * __bfloat162float(s.k[tile_at(j, x)]);
+        p += e * __bfloat162float(s.q[tile_at(i, x)]);
+        l += e * __bfloat162float(s.k[tile_at(i, x)]);
+      }
+    p = warp_sum(p), l = warp_sum(l);
+    if (lane != 0) continue;
+    const float w = s.k_norm[j] * s.beta[j];
+    P[tile_at(i, j)] = __float2bfloat16(p * w * s.q_norm[i]);
+    s.L[i * kInverse + j] = l * w * s.k_norm[i];
+  }
+  __syncthreads();
+}
+
 // out [n, n] = +-a b, for `count` such products `step` elements apart; four columns a thread.
-template <int n>
+template <int n, int threads>
 __device__ void products(float* out, const float* a, const float* b, float sign, int count,
                          int step) {
   constexpr int kEach = n * n / 4;
-  if (int(threadIdx.x) < count * kEach) {
-    const int offset = int(threadIdx.x) / kEach * step, t = int(threadIdx.x) % kEach;
+  for (int task = threadIdx.x; task < count * kEach; task += threads) {
+    const int offset = task / kEach * step, t = task % kEach;
     const int i = t / (n / 4), j = t % (n / 4) * 4;
     float4 sum{0, 0, 0, 0};
 #pragma unroll 8
@@ -213,8 +162,9 @@ __device__ void products(float* out, const float* a, const float* b, float sign,
 
 // A = (I + L)^-1: columns of the four 16 x 16 blocks by substitution, then twice
 // [[A0, 0], [-A1 L10 A0, A1]].
+template <int threads>
 __device__ void invert(const float* L, float* A, float* room) {
-  for (int e = threadIdx.x; e < kC * kInverse; e += kThreads) A[e] = 0;
+  for (int e = threadIdx.x; e < kC * kInverse; e += threads) A[e] = 0;
   __syncthreads();
   if (threadIdx.x < kC) {
     const int begin = int(threadIdx.x) / 16 * 16, j = int(threadIdx.x) % 16;
@@ -230,71 +180,38 @@ __device__ void invert(const float* L, float* A, float* room) {
   }
   __syncthreads();
   constexpr int kBelow = 16 * kInverse, kBelow32 = 32 * kInverse, kNext = 32 * kInverse + 32;
-  products<16>(room + kBelow, L + kBelow, A, 1, 2, kNext);
-  products<16>(A + kBelow, A + kBelow + 16, room + kBelow, -1, 2, kNext);
-  products<32>(room + kBelow32, L + kBelow32, A, 1, 1, 0);
-  products<32>(A + kBelow32, A + kBelow32 + 32, room + kBelow32, -1, 1, 0);
+  products<16, threads>(room + kBelow, L + kBelow, A, 1, 2, kNext);
+  products<16, threads>(A + kBelow, A + kBelow + 16, room + kBelow, -1, 2, kNext);
+  products<32, threads>(room + kBelow32, L + kBelow32, A, 1, 1, 0);
+  products<32, threads>(A + kBelow32, A + kBelow32 + 32, room + kBelow32, -1, 1, 0);
 }
 
 template <int D>
-__global__ void __launch_bounds__(kThreads, 2) prepare_kernel(Inputs in, Memory m) {
-  extern __shared__ __align__(16) char memory[];
-  Shared<D>& s = *reinterpret_cast<Shared<D>*>(memory);
+__global__ void __launch_bounds__(kPrepareThreads<D>, 2) prepare_kernel(Inputs in, Memory m) {
+  extern __shared__ __align__(1024) char memory[];
+  Prepare<D>& s = *reinterpret_cast<Prepare<D>*>(memory);
   const ChunkAt at = m.chunk[blockIdx.y];
   if (at.C == 0) return;
-  const int hv = blockIdx.x, h = hv / (in.HV / in.H);
+  const int hv = blockIdx.x;
   const int64_t unit = int64_t(blockIdx.y) * in.HV + hv;
-  const Decay<D> decay{s.G, s.total};
-  if (threadIdx.x < 4) s.unsafe[threadIdx.x] = 0;
-  load_norms<D, kThreads>(in.q, in.k, in.beta, in.gate, at, h, hv, s.q_norm, s.k_norm, s.beta);
+  bf16* P = m.P + unit * kC * kC;
+  load(in, at, hv / (in.HV / in.H), hv, s);
+  norms(s);
   __syncthreads();
-  load_decay<D, kThreads>(in.g, in.gate, at, hv, decay, s.unsafe);
+  make_factors(in, at, hv, s, m, unit);
+  make_scores(s, P);
+  for (int I = 0; I < kBlocks; ++I)
+    if (s.unsafe[I]) exact_triangle(in, at, hv, s, I, s.A, P);
   __syncthreads();
-  make_factors(in, at, h, s, decay, m, unit);
-  __syncthreads();
-  make_scores(in, at, h, s, decay, m.P + unit * kC * kC);
-  __syncthreads();
-  float* room = reinterpret_cast<float*>(s.q);
-  static_assert(sizeof(s.q) + sizeof(s.k) >= sizeof(s.L) && sizeof(s.G) >= sizeof(s.L));
-  invert(s.L, s.G, room);
+  invert<kPrepareThreads<D>>(s.L, s.A, s.room);
   bf16* A = m.A + unit * kC * kC;
-  for (int e = threadIdx.x; e < kC * kC / 2; e += kThreads) {
-    const int i = e / (kC / 2), j = e % (kC / 2) * 2;
-    const float* from = s.G + i * kInverse + j;
-    *reinterpret_cast<uint32_t*>(A + tile_at(i, j)) = pack(from[0], from[1]);
+  for (int e = threadIdx.x; e < kC * kC / 8; e += kPrepareThreads<D>) {
+    const int i = e / (kC / 8), j = e % (kC / 8) * 8;
+    const float4* from = reinterpret_cast<const float4*>(s.A + i * kInverse + j);
+    const float4 x = from[0], y = from[1];
+    *reinterpret_cast<uint4*>(A + tile_at(i, j)) = {pack(x.x, x.y), pack(x.z, x.w), pack(y.x, y.y),
+                                                    pack(y.z, y.w)};
   }
-}
-
-// first[d], by one CTA: each thread sums some consecutive documents, then thread 0 the threads'.
-// Then a document's chunks, a warp a document.
-__global__ void __launch_bounds__(1024)
-    chunk_table_kernel(const int32_t* cu, int documents, int chunks, Memory m) {
-  __shared__ int sums[1024];
-  const int each = (documents + 1023) / 1024, begin = min(int(threadIdx.x) * each, documents);
-  const int end = min(begin + each, documents);
-  const auto count = [cu](int d) { return (cu[d + 1] - cu[d] + kC - 1) / kC; };
-  int sum = 0;
-  for (int d = begin; d < end; ++d) sum += count(d);
-  sums[threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.x == 0)
-    for (int t = 0, total = 0; t < 1024; ++t) {
-      const int mine = sums[t];
-      sums[t] = total;
-      total += mine;
-    }
-  __syncthreads();
-  sum = sums[threadIdx.x];
-  for (int d = begin; d < end; ++d) {
-    m.first[d] = sum;
-    sum += count(d);
-  }
-  if (end == documents && begin <= end) m.first[documents] = sum;
-  __syncthreads();
-  for (int d = threadIdx.x / 32; d < documents; d += 32)
-    for (int c = threadIdx.x % 32; c < count(d); c += 32)
-      m.chunk[m.first[d] + c] = {cu[d] + c * kC, min(cu[d + 1] - cu[d] - c * kC, kC)};
-  for (int c = m.first[documents] + int(threadIdx.x); c < chunks; c += 1024) m.chunk[c] = {0, 0};
 }
 
 template <int D>
@@ -302,19 +219,15 @@ void prepare(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const
   const Inputs in{
       rows(a.q),  rows(a.k), rows(a.g), {static_cast<bf16*>(a.beta.data), a.beta.stride[0]},
       gate_of(a), int(s.H),  int(s.HV)};
-  allow_shared(prepare_kernel<D>, sizeof(Shared<D>));
-  prepare_kernel<D>
-      <<<dim3(unsigned(s.HV), unsigned(s.chunks())), kThreads, sizeof(Shared<D>), ctx.stream>>>(in,
-                                                                                                m);
+  allow_shared(prepare_kernel<D>, sizeof(Prepare<D>));
+  prepare_kernel<D><<<dim3(unsigned(s.HV), unsigned(s.chunks())), kPrepareThreads<D>,
+                      sizeof(Prepare<D>), ctx.stream>>>(in, m);
   SLUICE_LAUNCHED(ctx.stream);
 }
 
 }  // namespace
 
 void prepare(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const Memory& m) {
-  chunk_table_kernel<<<1, 1024, 0, ctx.stream>>>(a.cu_seqlens.as<int32_t>(), int(s.documents),
-                                                 int(s.chunks()), m);
-  SLUICE_LAUNCHED(ctx.stream);
   if (s.K == 64)
     prepare<64>(ctx, a, s, m);
   else

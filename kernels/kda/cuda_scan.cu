@@ -2,108 +2,218 @@
 //
 //   Y = V - K+ S      E = (I + L)^-1 Y      O = Q+ S + P E      S' = gamma S + K-^T E
 //
-// A CTA has kVTile columns of one value head's state, in f32 accumulators: a column depends on no
-// other. The next chunk's operands come in while this one is computed.
+// cuda_state.cuh has how a CTA holds it.
 #include "kernels/kda/cuda_ops.h"
-#include "kernels/kda/cuda_stage.cuh"
+#include "kernels/kda/cuda_state.cuh"
 
 namespace sluice::cuda::kda_gpu {
 
 namespace {
 
+// One chunk's operands come in parts, each with its own pair of barriers.
+enum Part { kReadKeys, kReadQueries, kWrite, kValues, kPartCount };
+
+template <int D>
+struct Stage {
+  bf16 k_plus[kC * D];               // kReadKeys
+  bf16 q_plus[kC * D], A[kC * kC];   // kReadQueries, with gamma
+  bf16 k_minus[kC * D], P[kC * kC];  // kWrite
+};
+
 template <int D>
 struct Shared {
-  Stage<D> stage[2];
-  bf16 S[D * kVPitch];
-  bf16 Y[kC * kVPitch], E[kC * kVPitch];
+  Stage<D> stage[kStages];  // tiles: at multiples of 1024 bytes
+  bf16 out[4][D * kOutPitch];
+  bf16 v[kStages][kC * kVRows];
+  float gamma[kStages][D];
+  Barrier full[kStages][kPartCount], empty[kStages][kPartCount];
 };
 
 struct Tensors {
   Rows v, o;
   const float* initial;  // [documents, HV, D, D], or null
   float* final;          // likewise
-  int HV;
+  int HV, keeps;
 };
 
-// The part of O, E and S' that one chunk asks of a warp. `c` is the chunk's stage.
 template <int D>
-__device__ void chunk_step(const Tensors& t, const Memory& m, const Stage<D>& c, Shared<D>& s,
-                           ChunkAt at, int64_t unit, int hv, int v0, float (&state)[4][4],
-                           bool keeps) {
-  using W = Warp<D>;
-  const int warp = threadIdx.x / 32, mt = warp % 4, n = warp / 4 * 16;
-  float read[4][4] = {};  // rows of [K+; Q+] S: K+ of warps 0 .. 3, Q+ of 4 .. 7
-  product<D, 4>(read, (warp < 4 ? c.k_plus : c.q_plus) + mt * 16 * Stage<D>::kPitch,
-                Stage<D>::kPitch, s.S, 0);
-  if (warp < 4)
-    for (int j = 0; j < 4; ++j)
-      for (int half = 0; half < 2; ++half) {
-        const int at_v = (mt * 16 + W::row(half)) * kVPitch + j * 8 + W::column();
-        const float2 v = unpack(*reinterpret_cast<const uint32_t*>(c.v + at_v));
-        *reinterpret_cast<uint32_t*>(s.Y + at_v) =
-            pack(v.x - read[j][2 * half], v.y - read[j][2 * half + 1]);
-      }
-  __syncthreads();
-  float e[2][4] = {};
-  for (int k = 0; k <= mt; ++k)
-    product<16, 2>(e, c.A + mt * 16 * kScorePitch + k * 16, kScorePitch, s.Y + k * 16 * kVPitch, n);
-  for (int j = 0; j < 2; ++j)
-    for (int half = 0; half < 2; ++half) {
-      const int i = mt * 16 + W::row(half), column = n + j * 8 + W::column();
-      const uint32_t x = pack(e[j][2 * half], e[j][2 * half + 1]);
-      *reinterpret_cast<uint32_t*>(s.E + i * kVPitch + column) = x;
-      if (keeps) *reinterpret_cast<uint32_t*>(m.E + (unit * kC + i) * D + v0 + column) = x;
+__device__ void fetch(const Tensors& t, const Memory& m, Shared<D>& s, int begin, int end, int hv,
+                      int v0) {
+  for (int chunk = begin; chunk < end; ++chunk) {
+    const Turn turn(chunk - begin);
+    const int64_t unit = int64_t(chunk) * t.HV + hv;
+    Barrier *full = s.full[turn.stage], *empty = s.empty[turn.stage];
+    empty[kValues].wait(turn.parity ^ 1);
+    fetch_columns(s.v[turn.stage], t.v, m.chunk[chunk], hv * D + v0);
+    full[kValues].arrive_after_copies();
+    if (threadIdx.x % 32 == 0) {
+      Stage<D>& to = s.stage[turn.stage];
+      const auto start = [&](Part part, int bytes) {
+        empty[part].wait(turn.parity ^ 1);
+        full[part].arrive_expecting(bytes);
+      };
+      constexpr int kWide = sizeof(to.k_plus), kSquare = sizeof(to.A);
+      start(kReadKeys, kWide);
+      bulk_copy(to.k_plus, m.k_plus + unit * kC * D, kWide, full[kReadKeys]);
+      start(kReadQueries, kWide + kSquare + D * 4);
+      bulk_copy(to.q_plus, m.q_plus + unit * kC * D, kWide, full[kReadQueries]);
+      bulk_copy(to.A, m.A + unit * kC * kC, kSquare, full[kReadQueries]);
+      bulk_copy(s.gamma[turn.stage], m.gamma + unit * D, D * 4, full[kReadQueries]);
+      start(kWrite, kWide + kSquare);
+      bulk_copy(to.k_minus, m.k_minus + unit * kC * D, kWide, full[kWrite]);
+      bulk_copy(to.P, m.P + unit * kC * kC, kSquare, full[kWrite]);
     }
-  __syncthreads();
-  if (warp >= 4) {
-    for (int k = 0; k <= mt; ++k)
-      product<16, 4>(read, c.P + mt * 16 * kScorePitch + k * 16, kScorePitch,
-                     s.E + k * 16 * kVPitch, 0);
-    for (int j = 0; j < 4; ++j)
-      for (int half = 0; half < 2; ++half)
-        if (const int i = mt * 16 + W::row(half); i < at.C)
-          *reinterpret_cast<uint32_t*>(t.o[at.n0 + i] + hv * D + v0 + j * 8 + W::column()) =
-              pack(read[j][2 * half], read[j][2 * half + 1]);
+    __syncwarp();
   }
-  W::decay(state, m.gamma + unit * D);
-  product_transposed<kC, W::kTiles>(state, c.k_minus + W::state_row(), Stage<D>::kPitch, s.E,
-                                    W::state_column());
+}
+
+// c = V^T.
+__device__ inline void load_values(float (&c)[32], const bf16* v) {
+  uint32_t a[4][4];
+  load_transposed(a, v);
+#pragma unroll
+  for (int e = 0; e < 32; e += 2) {
+    const float2 x = unpack(a[e / 8][e / 2 % 4]);
+    c[e] = x.x, c[e + 1] = x.y;
+  }
 }
 
 template <int D>
-__global__ void __launch_bounds__(kThreads, 1) scan_kernel(Tensors t, Memory m, int keeps) {
-  using W = Warp<D>;
-  extern __shared__ __align__(16) char memory[];
-  Shared<D>& s = *reinterpret_cast<Shared<D>*>(memory);
-  const int v0 = blockIdx.x * kVTile, hv = blockIdx.y, document = blockIdx.z;
-  const int begin = m.first[document], end = m.first[document + 1];
-  const int64_t at_state = (int64_t(document) * t.HV + hv) * D * D + v0;
-  float state[4][4];
-  W::load(state, t.initial ? t.initial + at_state : nullptr);
-  if (begin < end)
-    load_stage(s.stage[0], m, t.v, m.chunk[begin], int64_t(begin) * t.HV + hv, hv * D + v0);
-  for (int chunk = begin; chunk < end; ++chunk) {
-    const int64_t unit = int64_t(chunk) * t.HV + hv;
-    W::store_rounded(state, s.S, kVPitch);
-    if (keeps) W::store_rounded(state, m.S + unit * D * D + v0, D);
-    wait_for_copies();
-    __syncthreads();
-    if (chunk + 1 < end)
-      load_stage(s.stage[(chunk + 1 - begin) % 2], m, t.v, m.chunk[chunk + 1], unit + t.HV,
-                 hv * D + v0);
-    chunk_step<D>(t, m, s.stage[(chunk - begin) % 2], s, m.chunk[chunk], unit, hv, v0, state,
-                  keeps);
+struct Scan {
+  static constexpr int kSteps = D / 16;
+  const Tensors& t;
+  const Memory& m;
+  Shared<D>& s;
+  int hv, v0;
+
+  State<D> state;
+  uint32_t a[kSteps][4];  // the state, rounded
+  uint32_t out[4][4];     // O^T of the chunk before, rounded
+  float y[32];            // V^T of the next chunk, then Y^T
+
+  __device__ bf16* room() { return s.out[threadIdx.x / 32]; }
+  __device__ int column() { return v0 + int(threadIdx.x) / 32 * 16; }
+
+  __device__ void store_o(ChunkAt at) {
+    store_transposed(out, room(), t.o[at.n0] + hv * D + column(), t.o.stride, at.C);
   }
-  if (t.final) W::store(state, t.final + at_state, false);
+
+  // V^T of a chunk.
+  __device__ void start(Turn turn) {
+    s.full[turn.stage][kValues].wait(turn.parity);
+    load_values(y, s.v[turn.stage]);
+    release(s.empty[turn.stage][kValues]);
+  }
+
+  // Y from the state; O of the chunk before leaves meanwhile.
+  __device__ void read(int chunk, Turn turn, ChunkAt before, float (&o)[32]) {
+    Barrier *full = s.full[turn.stage], *empty = s.empty[turn.stage];
+    const Stage<D>& c = s.stage[turn.stage];
+    full[kReadKeys].wait(turn.parity);
+    wgmma_begin();
+    const uint64_t k_plus = tile_descriptor(c.k_plus), q_plus = tile_descriptor(c.q_plus);
+#pragma unroll
+    for (int x = 0; x < kSteps; ++x) wgmma<-1, false>(y, a[x], columns_at(k_plus, x));
+    wgmma_commit();
+    store_o(before);
+    if (t.keeps)
+      store_transposed(a, room(), m.S + (int64_t(chunk) * t.HV + hv) * D * D + column(), D, D);
+    full[kReadQueries].wait(turn.parity);
+    wgmma_begin();
+#pragma unroll
+    for (int x = 0; x < kSteps / 2; ++x) wgmma<1, false>(o, a[x], columns_at(q_plus, x), x > 0);
+    wgmma_commit();
+    wgmma_wait<1>();
+    pin(y);
+    release(empty[kReadKeys]);
+  }
+
+  __device__ void step(int chunk, Turn turn, ChunkAt before, bool last) {
+    Barrier *full = s.full[turn.stage], *empty = s.empty[turn.stage];
+    const Stage<D>& c = s.stage[turn.stage];
+    uint32_t b[4][4], f[4][4];
+    float e[32], o[32];
+    read(chunk, turn, before, o);
+#pragma unroll
+    for (int x = 0; x < 4; ++x) pack_step(b[x], y, x);
+    const uint64_t A = tile_descriptor(c.A), P = tile_descriptor(c.P);
+    const uint64_t q_plus = tile_descriptor(c.q_plus);
+    wgmma_begin();
+#pragma unroll
+    for (int x = 0; x < 4; ++x) wgmma<1, false>(e, b[x], columns_at(A, x), x > 0);
+    wgmma_commit();
+#pragma unroll
+    for (int x = kSteps / 2; x < kSteps; ++x) wgmma<1, false>(o, a[x], columns_at(q_plus, x));
+    wgmma_commit();
+    state.decay(s.gamma[turn.stage]);
+    wgmma_wait<1>();
+    pin(e);
+#pragma unroll
+    for (int x = 0; x < 4; ++x) pack_step(f[x], e, x);
+    full[kWrite].wait(turn.parity);
+    wgmma_begin();
+    state.template add_product<1>(f, c.k_minus);
+    wgmma_commit();
+#pragma unroll
+    for (int x = 0; x < 4; ++x) wgmma<1, false>(o, f[x], columns_at(P, x));
+    wgmma_commit();
+    if (t.keeps)
+      store_transposed(f, room(), m.E + (int64_t(chunk) * t.HV + hv) * kC * D + column(), D, kC);
+    if (!last) start(Turn(turn.index + 1));
+    wgmma_wait<1>();
+    state.pin();
+    release(empty[kReadQueries]);
+    state.pack_steps(a);
+    wgmma_wait<0>();
+    pin(o);
+#pragma unroll
+    for (int x = 0; x < 4; ++x) pack_step(out[x], o, x);
+    release(empty[kWrite]);
+  }
+};
+
+template <int D>
+__global__ void __launch_bounds__(kScanThreads, 1) scan_kernel(Tensors t, Memory m) {
+  extern __shared__ __align__(1024) char memory[];
+  Shared<D>& s = *reinterpret_cast<Shared<D>*>(memory);
+  const int v0 = blockIdx.x * kColumns, hv = blockIdx.y, document = blockIdx.z;
+  const int begin = m.first[document], end = m.first[document + 1];
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; ++i)
+      for (int part = 0; part < kPartCount; ++part) {
+        s.full[i][part].init(part == kValues ? 32 : 1);
+        s.empty[i][part].init(kConsumers / 32);
+      }
+    publish_barriers();
+  }
+  __syncthreads();
+  if (warp_index() >= kConsumers / 32) return fetch(t, m, s, begin, end, hv, v0);
+  Scan<D> scan{t, m, s, hv, v0, {}, {}, {}, {}};
+  const int64_t at_state = (int64_t(document) * t.HV + hv) * D * D + v0;
+  scan.state.load(t.initial ? t.initial + at_state : nullptr);
+  scan.state.pack_steps(scan.a);
+  if (begin < end) scan.start(Turn(0));
+  ChunkAt before{0, 0};
+  for (int chunk = begin; chunk < end; ++chunk) {
+    const ChunkAt at = m.chunk[chunk];
+    scan.step(chunk, Turn(chunk - begin), before, chunk + 1 == end);
+    before = at;
+  }
+  scan.store_o(before);
+  if (t.final) scan.state.store(t.final + at_state);
 }
 
 template <int D>
 void scan(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const Memory& m) {
-  const Tensors t{rows(a.v), rows(a.o), a.initial_state ? a.initial_state.as<float>() : nullptr,
-                  a.final_state ? a.final_state.as<float>() : nullptr, int(s.HV)};
+  const Tensors t{rows(a.v),
+                  rows(a.o),
+                  a.initial_state ? a.initial_state.as<float>() : nullptr,
+                  a.final_state ? a.final_state.as<float>() : nullptr,
+                  int(s.HV),
+                  bool(a.saved)};
   allow_shared(scan_kernel<D>, sizeof(Shared<D>));
-  scan_kernel<D><<<dim3(D / kVTile, unsigned(s.HV), unsigned(s.documents)), kThreads,
-                   sizeof(Shared<D>), ctx.stream>>>(t, m, bool(a.saved));
+  scan_kernel<D><<<dim3(D / kColumns, unsigned(s.HV), unsigned(s.documents)), kScanThreads,
+                   sizeof(Shared<D>), ctx.stream>>>(t, m);
   SLUICE_LAUNCHED(ctx.stream);
 }
 

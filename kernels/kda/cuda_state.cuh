@@ -20,8 +20,8 @@ constexpr int kOutPitch = 16 + 8;     // a warp's 16 columns on their way out
 
 // Stage and parity of the i-th chunk that a CTA takes.
 struct Turn {
-  int stage, parity;
-  __device__ explicit Turn(int i) : stage(i % kStages), parity(i / kStages % 2) {}
+  int index, stage, parity;
+  __device__ explicit Turn(int i) : index(i), stage(i % kStages), parity(i / kStages % 2) {}
 };
 
 // The same in all lanes for the compiler too: where it sees a branch that lanes could take apart,
@@ -54,6 +54,16 @@ __device__ inline void load_transposed(uint32_t (&a)[4][4], const bf16* v) {
         a[s], v + (16 * s + lane / 16 * 8 + lane % 8) * kVRows + column + lane / 8 % 2 * 8);
 }
 
+// From shared memory, here: the compiler would move the load to where it is used.
+__device__ inline uint4 load_16_bytes(const bf16* p) {
+  uint4 x;
+  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "r"(shared_address(p))
+               : "memory");
+  return x;
+}
+
 // A warp's operands [16, 16 * steps] transposed to rows `stride` apart, 16 columns each; row i is
 // left out from `rows` on.
 template <int steps>
@@ -66,11 +76,17 @@ __device__ void store_transposed(const uint32_t (&a)[steps][4], bf16* room, bf16
     stmatrix_transposed(a[s],
                         room + (16 * s + lane / 16 * 8 + lane % 8) * kOutPitch + lane / 8 % 2 * 8);
   __syncwarp();
+  to += lane / 2 * stride + lane % 2 * 8;
 #pragma unroll
-  for (int i = lane / 2; i < 16 * steps; i += 16)
-    if (i < rows)
-      *reinterpret_cast<uint4*>(to + i * stride + lane % 2 * 8) =
-          *reinterpret_cast<const uint4*>(room + i * kOutPitch + lane % 2 * 8);
+  for (int first = 0; first < steps; first += 4) {  // loads before stores: one wait
+    uint4 x[4];
+#pragma unroll
+    for (int s = 0; s < 4; ++s)
+      x[s] = load_16_bytes(room + (16 * (first + s) + lane / 2) * kOutPitch + lane % 2 * 8);
+#pragma unroll
+    for (int s = first; s < first + 4; ++s)
+      if (16 * s + lane / 2 < rows) *reinterpret_cast<uint4*>(to + 16 * s * stride) = x[s - first];
+  }
 }
 
 // The transpose of a state's columns [64, D] in a warpgroup; element e of half h is the state's at

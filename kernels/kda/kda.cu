@@ -33,6 +33,7 @@ void kda_forward(const Context& ctx, const KdaForward& a, const Tensor& workspac
   check_rows(a.o, "o");
   if (s.documents == 0) return;
   const Memory m(workspace.data, s, bool(a.saved));
+  number_chunks(ctx, a.cu_seqlens, s, m);
   prepare(ctx, a, s, m);
   scan(ctx, a, s, m);
 }

@@ -128,14 +128,16 @@ inline void add_keys(std::vector<KdaCase>& all) {
                    });
                    fill(p.beta.view(), 1000);
                    similar_keys(p, 0.98);  // and a length that the norm's epsilon makes 0.9
-                   scale(p.k.view(), std::sqrt(4.263e-6 / 32));
+                   scale(p.k.view(), std::sqrt(4.263e-6 / double(p.shape.K)));
                  }});
   all.push_back({12, "T256 keys one-hot of 24, beta 1, g 0", shape({0, 256}), [](KdaProblem& p) {
                    p.decay([](int64_t, int64_t, int64_t) { return 0.0; });
                    fill(p.beta.view(), 1000);
                    for (const Tensor& t : {p.q.view(), p.k.view()})
-                     for (int64_t i = 0; i < t.numel(); ++i)
-                       set_element(t, i, i % 32 == i / 64 * 5 % 24 ? 1000 : 0);
+                     for (int64_t i = 0; i < t.numel(); ++i) {
+                       const int64_t n = i / (p.shape.H * p.shape.K);
+                       set_element(t, i, i % p.shape.K == n * 5 % 24 ? 1000 : 0);
+                     }
                  }});
   all.push_back({13, "T300 norms 1e-4 1 1e3 0", shape({0, 300}, kBounded), [](KdaProblem& p) {
                    for (const Tensor& t : {p.q.view(), p.k.view()})

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "tests/kernels/kda_gpu_bounds.h"
 #include "tests/kernels/kda_gpu_problem.h"
 
 namespace sluice::test {
@@ -13,7 +14,7 @@ struct Case {
   std::string name;
   KdaShape shape;
   std::function<void(KdaProblem&)> prepare = [](KdaProblem&) {};
-  double state = .005, dv = .007, dA_log = .005;  // bounds
+  KdaBounds bounds{};
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
@@ -87,7 +88,8 @@ void add_values(std::vector<Case>& all) {
   all.push_back({"beta_near_2", shape({0, 150}, kTwice),
                  [](KdaProblem& p) { KdaProblem::normal(p.beta.view(), 9, 0.5, 4); }});
   for (const double cosine : {1.0, 0.98, 0.9})
-    all.push_back({cat("keys_of_cosine_", int(100 * cosine)), shape({0, 150}, kSoftplus),
+    all.push_back({cat("keys_of_cosine_", int(100 * cosine)),
+                   shape({0, 150}, kSoftplus),
                    [cosine](KdaProblem& p) {
                      p.decay([](int64_t, int64_t, int64_t) { return -0.02; });
                      fill(p.beta.view(), 1000);
@@ -96,7 +98,7 @@ void add_values(std::vector<Case>& all) {
                      // About 50 of these (the decay's reach), each good to .0011 and larger than
                      // the state by sqrt(2), add up to .011.
                    },
-                   .02, .02, .02});
+                   {.02, .02, .02}});
   all.push_back({"norms", shape({0, 150}, kBounded), [](KdaProblem& p) {
                    for (const Tensor& t : {p.q.view(), p.k.view()})
                      for (int64_t i = 0; i < t.numel(); ++i) {
@@ -147,47 +149,6 @@ class KdaCuda : public ::testing::TestWithParam<Case> {
   }
 };
 
-double rms(const Tensor& t) {
-  return std::sqrt(dot(t, t) / double(std::max<int64_t>(t.numel(), 1)));
-}
-
-// What operands of bf16 and f32 sums leave (README.md).
-const std::map<std::string, double> kBounds = {{"o", .005},
-                                               {"dq", .007},
-                                               {"dk", .007},
-                                               {"dg", .015},
-                                               {"dbeta", .015},
-                                               {"ddt_bias", .005},
-                                               {"dinitial_state", .007}};
-
-// rms(got - want) over rms(want), or for gradients made of larger terms that cancel, over the size
-// of the terms, as in kda_test.cpp. Printed: both.
-void expect_close(const Case& c, const KdaProblem& got, const KdaProblem& want) {
-  const auto g = got.results(), w = want.results();
-  const double dg = rms(want.dg.view()), N = double(want.shape.N()), K = double(want.shape.K);
-  std::printf("%-22s", c.name.c_str());
-  for (size_t i = 0; i < g.size(); ++i) {
-    const std::string& name = g[i].first;
-    if ((name == "final_state" || name == "dinitial_state") && !want.with_states) continue;
-    const Buffer difference(w[i].second);
-    for (int64_t e = 0; e < w[i].second.numel(); ++e)
-      set_element(difference.view(), e, element(g[i].second, e) - element(w[i].second, e));
-    const double own = rms(w[i].second), error = rms(difference.view());
-    double size = std::max(own, 1e-30);  // less is 0 in f32
-    if (name == "dg") size = std::max(size, rms(want.dbeta.view()) / 10);
-    if (name == "ddt_bias") size += 5 * dg * std::sqrt(N);
-    if (name == "dA_log") size += 10 * dg * std::sqrt(N * K);
-    std::printf(" %s %.1e", name.c_str(), own == 0 ? error : error / own);
-    if (size != own) std::printf(" (%.1e)", error / size);
-    const double bound = name == "final_state" ? c.state
-                         : name == "dv"        ? c.dv
-                         : name == "dA_log"    ? c.dA_log
-                                               : kBounds.at(name);
-    EXPECT_LE(error, bound * size) << name << ": " << error / size;
-  }
-  std::printf("\n");
-}
-
 TEST_P(KdaCuda, AgreesWithTheRecurrenceInF64) {
   KdaProblem want(GetParam().shape), got(GetParam().shape);
   GetParam().prepare(want);
@@ -198,7 +159,7 @@ TEST_P(KdaCuda, AgreesWithTheRecurrenceInF64) {
   gpu.forward();
   gpu.backward();
   gpu.download(got);
-  expect_close(GetParam(), got, want);
+  expect_close(GetParam().name, GetParam().bounds, got, want);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, KdaCuda, ::testing::ValuesIn(cases()),
