@@ -46,7 +46,7 @@ void forward_by_cudnn(const Context& ctx, const MlaForward& a) {
                     offsets = scratch(ctx, DType::i64, {kCudnnOffsets, s.documents + 1}),
                     statistic = scratch(ctx, DType::f32, {equal_lengths(s) ? s.Nq : counted, s.H}),
                     sum = scratch(ctx, DType::f32, {counted, s.H}),
-                    workspace = scratch(ctx, DType::u8, {forward_workspace(s)});
+                    workspace = scratch(ctx, DType::u8, {forward_workspace(s)}, Purpose::workspace);
   if (ctx.mode == Mode::plan) return;
 #ifdef SLUICE_CUDNN
   cuda::mla_forward_cudnn(ctx, a,
@@ -76,7 +76,8 @@ void backward_by_cudnn(const Context& ctx, const MlaBackward& a, int64_t heads_i
                     dq = scratch(ctx, a.q.dtype, {a.dq.add ? s.Nq : rotated, s.H, width}),
                     dk = scratch(ctx, a.q.dtype, {s.Nk, s.H, width}),
                     dv = scratch(ctx, a.q.dtype, {a.dkv.add ? s.Nk : 0, s.H, s.V}),
-                    workspace = scratch(ctx, DType::u8, {backward_workspace(s, heads_in_order)});
+                    workspace = scratch(ctx, DType::u8, {backward_workspace(s, heads_in_order)},
+                                        Purpose::workspace);
   if (ctx.mode == Mode::plan) return;
 #ifdef SLUICE_CUDNN
   cuda::mla_backward_cudnn(ctx, a,
