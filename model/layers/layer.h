@@ -25,7 +25,7 @@ struct Sequences {
   Tensor past{};  // [S] i32, on the device: tokens that each slot holds before the call
   CacheStep step = CacheStep::prefill;
   SlotsOnHost on_host{};  // cu_seqlens and past, for a prefill on CUDA
-  int64_t longest = 0;  // no document has more tokens; 0: not known
+  int64_t longest = 0;    // no document has more tokens; 0: not known
 };
 
 // Mixes along the sequence: [N, D] -> [N, D].
