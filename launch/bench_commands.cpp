@@ -11,6 +11,7 @@
 #include "launch/commands.h"
 #include "trainer/bench/decode_bench.h"
 #include "trainer/bench/step_bench.h"
+#include "trainer/bench/subject.h"
 #include "trainer/gradcheck/gradcheck.h"
 
 namespace sluice::launch {

@@ -35,8 +35,18 @@ __device__ int slice_steps(int D) {
   return (steps + kSlices - 1) / kSlices;
 }
 
+template <bool aligned>
+__device__ uint4 eight(const bf16* p) {
+  if (aligned) return *reinterpret_cast<const uint4*>(p);
+  const auto pair = [&](int i) {
+    return uint32_t(__bfloat16_as_ushort(p[i])) | uint32_t(__bfloat16_as_ushort(p[i + 1])) << 16;
+  };
+  return {pair(0), pair(2), pair(4), pair(6)};
+}
+
 // 16 columns of y for rows 8 * tiles * blockIdx.y and on.
-template <int tiles>
+// aligned: rows of x start at multiples of 16 bytes.
+template <int tiles, bool aligned>
 __global__ void __launch_bounds__(kWarps * 32)
     few_rows_kernel(Rows x, Rows w, Outputs y, int N, int D, int F) {
   __shared__ float parts[kWarps][tiles][4][32];
@@ -61,8 +71,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     for (int i = 0; i < 2; ++i)
       a[i] = there ? *reinterpret_cast<const uint4*>(w_row[i] + k) : uint4{};
 #pragma unroll
-    for (int t = 0; t < tiles; ++t)
-      b[t] = there ? *reinterpret_cast<const uint4*>(x_row[t] + k) : uint4{};
+    for (int t = 0; t < tiles; ++t) b[t] = there ? eight<aligned>(x_row[t] + k) : uint4{};
     const uint32_t low[4] = {a[0].x, a[1].x, a[0].y, a[1].y};
     const uint32_t high[4] = {a[0].z, a[1].z, a[0].w, a[1].w};
 #pragma unroll
@@ -171,8 +180,8 @@ __global__ void __launch_bounds__(kTileThreads)
 void linear_rowwise(const Context& ctx, const LinearForward& a) {
   const int64_t N = a.x.dim(0), D = a.x.dim(1), F = a.w.dim(0);
   if (N == 0 || F == 0) return;
-  SLUICE_CHECK(D % 8 == 0 && rows_aligned({a.x, a.w}), "x is ", to_string(a.x), ", w ",
-               to_string(a.w), ": rows are not aligned to 16 bytes");
+  SLUICE_CHECK(D % 8 == 0 && rows_aligned({a.w}), "x is ", to_string(a.x), ", w ", to_string(a.w),
+               ": rows are not aligned to 16 bytes");
   const Outputs y{a.y.data, a.y.stride[0], a.y.dtype == DType::f32};
   const auto launch = [&](auto kernel, int threads, int64_t columns, int64_t rows) {
     const dim3 grid(unsigned((F + columns - 1) / columns), unsigned((N + rows - 1) / rows));
@@ -181,9 +190,10 @@ void linear_rowwise(const Context& ctx, const LinearForward& a) {
     SLUICE_LAUNCHED(ctx.stream);
   };
   constexpr int kFew = kWarps * 32;
-  if (N <= 8) return launch(few_rows_kernel<1>, kFew, kColumns, 8);
-  if (N <= 16) return launch(few_rows_kernel<2>, kFew, kColumns, 16);
-  if (N <= 32) return launch(few_rows_kernel<4>, kFew, kColumns, 32);
+  if (!rows_aligned({a.x})) return launch(few_rows_kernel<4, false>, kFew, kColumns, 32);
+  if (N <= 8) return launch(few_rows_kernel<1, true>, kFew, kColumns, 8);
+  if (N <= 16) return launch(few_rows_kernel<2, true>, kFew, kColumns, 16);
+  if (N <= 32) return launch(few_rows_kernel<4, true>, kFew, kColumns, 32);
   launch(many_rows_kernel, kTileThreads, kTile, kTile);
 }
 

@@ -48,7 +48,7 @@ TEST(Bench, StepRefusesSizesThatDoNotDivide) {
 
 TEST(Bench, DecodeIsChecked) {
   const nlohmann::ordered_json r =
-      bench_decode(GenerationSubject(tiny()), {.context_tokens = 40, .new_tokens = 3, .slots = 2});
+      bench_decode(tiny(), {.context_tokens = 40, .new_tokens = 3, .slots = 2});
   EXPECT_LT(r["logits_difference"].get<double>(), 1e-4 * r["logits_largest"].get<double>());
   EXPECT_GT(r["decode_tokens_per_second"].get<double>(), 0);
   EXPECT_NE(bench_decode_text(r).find("2 sequences"), std::string::npos);
@@ -57,8 +57,7 @@ TEST(Bench, DecodeIsChecked) {
 
 TEST(Bench, DecodeAfterAContextThatIsMadeUp) {
   const nlohmann::ordered_json r = bench_decode(
-      GenerationSubject(tiny()),
-      {.context_tokens = 3000, .new_tokens = 3, .slots = 2, .fill = ContextFill::made_up});
+      tiny(), {.context_tokens = 3000, .new_tokens = 3, .slots = 2, .fill = ContextFill::made_up});
   EXPECT_GT(r["decode_ms"].get<double>(), 0);
   EXPECT_FALSE(r.contains("prefill_tokens_per_second"));
   EXPECT_NE(bench_decode_text(r).find("3000 tokens, made up, 2 sequences"), std::string::npos);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "trainer/bench/subject.h"
 #include "trainer/loop/measure.h"
 
 namespace sluice {
@@ -121,6 +122,10 @@ nlohmann::ordered_json bench_decode(const GenerationSubject& s, const DecodeBenc
   if (bench.fill == ContextFill::prefill)
     report["prefill_tokens_per_second"] = double(slots) * double(context) / prefill_seconds;
   return report;
+}
+
+nlohmann::ordered_json bench_decode(const Config& config, const DecodeBench& bench) {
+  return bench_decode(GenerationSubject(config), bench);
 }
 
 std::string bench_decode_text(const nlohmann::ordered_json& r) {

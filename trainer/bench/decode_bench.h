@@ -3,9 +3,11 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "trainer/bench/subject.h"
+#include "trainer/loop/config.h"
 
 namespace sluice {
+
+class GenerationSubject;  // subject.h: a config's model, for several benches
 
 // How a long context gets into the caches: trainer/bench/subject.h has what made_up is.
 enum class ContextFill : uint8_t { prefill, made_up };
@@ -21,6 +23,7 @@ struct DecodeBench {
 // Random weights and tokens: the context, then token by token, each chosen (greedily) and back on
 // the host. Throws if, on a short text, single steps give other logits than one piece.
 nlohmann::ordered_json bench_decode(const GenerationSubject& subject, const DecodeBench& bench);
+nlohmann::ordered_json bench_decode(const Config& config, const DecodeBench& bench);
 std::string bench_decode_text(const nlohmann::ordered_json& report);
 
 struct PrefillBench {

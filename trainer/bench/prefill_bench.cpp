@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "trainer/bench/decode_bench.h"
+#include "trainer/bench/subject.h"
 #include "trainer/loop/measure.h"
 
 namespace sluice {
