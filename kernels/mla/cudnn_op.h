@@ -5,17 +5,19 @@
 
 namespace sluice::mla {
 
-// By shape alone: as many keys as queries (so each document's are the same), widths that cuDNN has
-// kernels for, and documents of more than a few tokens (it refuses those of one).
-inline bool by_cudnn(const Sizes& s) {
-  return s.Nq == s.Nk && s.longest >= 16 && (s.nope + s.rope) % 16 == 0 && s.V % 16 == 0 &&
-         s.nope % 8 == 0 && s.rope % 8 == 0 && s.nope + s.rope <= 192 && s.V <= 128;
-}
-
 // Documents are then all of that length: cuDNN need not be told where they begin. (Of others than
 // multiples of 128 its frontend makes padded ones, by a copy from the host.)
 inline bool equal_lengths(const Sizes& s) {
   return s.documents * s.longest == s.Nq && s.longest % 128 == 0;
+}
+
+// By shape alone: as many keys as queries (so each document's are the same), and the widths of
+// heads that were tried: with others, of documents of uneven lengths, a kernel of cuDNN 9.14 ended
+// in an illegal instruction. In strict order equal lengths only: of others its gradients were not
+// the same twice, whatever its deterministic mode promises.
+inline bool by_cudnn(const Sizes& s, Determinism determinism) {
+  return s.Nq == s.Nk && s.nope + s.rope == 192 && s.V == 128 && s.rope % 8 == 0 &&
+         s.longest >= 128 && (determinism == Determinism::fast || equal_lengths(s));
 }
 
 // The backward whose sums have one order keeps a head's ds of all documents, each as if it were the

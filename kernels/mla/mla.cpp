@@ -78,7 +78,7 @@ void mla_forward(const Context& ctx, const MlaForward& a) {
   const mla::Sizes s = mla::sizes_of(a);
   if (a.max_logit) check_shape(a.max_logit, "max_logit", {s.H}, DType::f32, ctx.device);
   if (ctx.device == Device::cuda) {
-    if (mla::by_cudnn(s)) return mla::forward_by_cudnn(ctx, a);
+    if (mla::by_cudnn(s, ctx.determinism)) return mla::forward_by_cudnn(ctx, a);
     const TurnedMemory turned(ctx, a);
     if (ctx.mode == Mode::plan) return;
 #ifdef SLUICE_CUDA_BUILD
@@ -105,7 +105,8 @@ void mla_backward(const Context& ctx, const MlaBackward& a) {
   if (ctx.device == Device::cuda) {
     const bool strict = ctx.determinism == Determinism::strict;
     const int64_t heads = strict ? mla::heads_in_order(s) : 0;
-    if (mla::by_cudnn(s) && (heads > 0 || !strict)) return mla::backward_by_cudnn(ctx, a, heads);
+    if (mla::by_cudnn(s, ctx.determinism) && (heads > 0 || !strict))
+      return mla::backward_by_cudnn(ctx, a, heads);
     const TurnedMemory turned(ctx, a);
     const ArenaTensor delta = scratch(ctx, DType::f32, {s.Nq, s.H}),
                       parts = scratch(ctx, DType::f32, {s.H, s.Nk, s.rope});

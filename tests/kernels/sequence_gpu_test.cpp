@@ -118,20 +118,5 @@ TEST_F(ShortConvGpu, KeepsTheOpPromises) {
   }
 }
 
-TEST_F(ShortConvGpu, StatesAreRefused) {
-  const GpuContext& gpu = GpuContext::shared();
-  const Buffer x(DType::bf16, {3, 8}, Device::cuda), w(DType::bf16, {8, 4}, Device::cuda);
-  const Buffer state(DType::bf16, {1, 8, 3}, Device::cuda), cu(DType::i32, {2}, Device::cuda);
-  expect_part(error_of([&] {
-                short_conv_forward(gpu, {.x = x.view(),
-                                         .w = w.view(),
-                                         .cu_seqlens = cu.view(),
-                                         .initial_state = state.view(),
-                                         .y = x.view(),
-                                         .final_state = {}});
-              }),
-              "no states on CUDA yet");
-}
-
 }  // namespace
 }  // namespace sluice::test
