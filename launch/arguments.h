@@ -16,6 +16,7 @@ void add_generate(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_checks(CLI::App& app, int& status);
+void add_export(CLI::App& app);
 
 // CONFIG and --set, of every command that reads a config.
 void add_config_options(CLI::App& app, ConfigSource& c);

@@ -83,6 +83,20 @@ struct Sweep {
 };
 int sweep(const Sweep& c);  // the process's exit code
 
+struct Export {
+  std::string checkpoint;  // a run's folder or one checkpoint of it
+  std::string out;
+  std::string dtype = "bf16";        // bf16 | f32
+  std::vector<std::string> engines;  // that must load it
+  int64_t context_tokens = 0;        // 0: the longest row of training
+  int64_t max_shard_mib = 5120;
+};
+void export_model(const Export& c);
+struct Import {
+  std::string folder, out;
+};
+void import_model(const Import& c);
+
 struct Generate {
   std::string run;  // a run's folder or one checkpoint of it
   std::vector<std::string> prompts;

@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   add_generate(app);
   add_eval(app);
   add_bench(app);
+  add_export(app);
   add_checks(app, status);
   try {
     app.parse(argc, argv);

@@ -1,5 +1,6 @@
 // launch/run_arguments.cpp -- sluice train, plan, sweep, config, generate.
 #include "launch/arguments.h"
+#include "model/export/engines/targets.h"
 #include "trainer/loop/exit_code.h"
 
 namespace sluice::launch {
@@ -81,6 +82,34 @@ void add_generate(CLI::App& app) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   g->callback([] { generate(gen); });
+}
+
+void add_export(CLI::App& app) {
+  static Export c;
+  CLI::App* e = app.add_subcommand("export", "a checkpoint -> a folder that other engines load");
+  e->add_option("checkpoint", c.checkpoint, "a run's folder, or one checkpoint of it")->required();
+  e->add_option("out", c.out, "folder to make")->required();
+  e->add_option("--dtype", c.dtype, "of the weights: bf16 | f32")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
+  e->add_option("--for", c.engines, std::string("engine that must load it: ") + engines_text())
+      ->check([](const std::string& s) {
+        return is_engine(s) ? std::string() : std::string("expected ") + engines_text();
+      })
+      ->allow_extra_args(false);
+  e->add_option("--context-tokens", c.context_tokens,
+                "that the folder names; else training's longest row")
+      ->check(count());
+  e->add_option("--max-shard-mib", c.max_shard_mib, "size of a file")
+      ->check(count())
+      ->capture_default_str();
+  e->callback([] { export_model(c); });
+
+  static Import i;
+  CLI::App* m = app.add_subcommand("import", "a Hugging Face folder -> weights for run.init.from");
+  m->add_option("folder", i.folder, "with config.json and .safetensors files")->required();
+  m->add_option("out", i.out, "run folder to make")->required();
+  m->callback([] { import_model(i); });
 }
 
 }  // namespace sluice::launch

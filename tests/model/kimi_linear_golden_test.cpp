@@ -8,7 +8,7 @@
 #include <numeric>
 
 #include "configs/schema.h"
-#include "model/export/published.h"
+#include "model/export/engines/names.h"
 #include "tests/support/cpu_context.h"
 #include "tests/support/golden.h"
 #include "tests/support/message.h"
@@ -44,11 +44,11 @@ class Model {
       : file_(kFolder + name + ".safetensors"),
         params_(dtype),
         lm_(config::load<LmConfig>(kFolder + name + ".yaml"), params_),
-        published_(published_tensors(params_)),
+        published_(engine_tensors(params_, Naming::moonshot)),
         B_(file_.find("tokens")->shape.at(0)),
         T_(file_.find("tokens")->shape.at(1)) {
     params_.allocate();
-    for (const PublishedTensor& t : published_) {
+    for (const EngineTensor& t : published_) {
       EXPECT_EQ(file_.find(t.name) ? file_.find(t.name)->shape : std::vector<int64_t>{}, t.shape)
           << t.name;
       const std::vector<double> values = test::golden_values(file_, t.name);
@@ -98,7 +98,7 @@ class Model {
   Difference gradients() {
     Difference d;
     params_.finish_gradients();
-    for (const PublishedTensor& t : published_) {
+    for (const EngineTensor& t : published_) {
       if (params_.spec(t.id).rule != UpdateRule::gradient) {  // the selection bias has none there
         EXPECT_EQ(file_.find("grad." + t.name), nullptr) << t.name;
         continue;
@@ -121,13 +121,13 @@ class Model {
       n += e.name.rfind("model.", 0) == 0 || e.name.rfind("lm_head.", 0) == 0;
     return n;
   }
-  const std::vector<PublishedTensor>& published() const { return published_; }
+  const std::vector<EngineTensor>& published() const { return published_; }
 
  private:
   SafetensorsReader file_;
   PlainStore params_;
   Lm lm_;
-  std::vector<PublishedTensor> published_;
+  std::vector<EngineTensor> published_;
   int64_t B_, T_;
   std::vector<double> logits_;
 };
@@ -172,11 +172,11 @@ TEST_P(KimiLinearGolden, NamesAreAllThatIsInTheFile) {
   const Model model(GetParam(), DType::f32);
   EXPECT_EQ(model.published().size(), model.weights_in_file());
 }
-TEST(PublishedTensors, RefusesWhatHasNoPublishedName) {
+TEST(EngineTensors, RefusesWhatHasNoPublishedName) {
   PlainStore params(DType::f32);
-  params.add({.name = "layers.0.gdn.q_proj", .shape = {2, 3}, .group = params.add_group("a")});
-  test::expect_contains(test::error_of([&] { published_tensors(params); }),
-                        {"layers.0.gdn.q_proj has no published name"});
+  params.add({.name = "layers.0.mamba2.q_proj", .shape = {2, 3}, .group = params.add_group("a")});
+  test::expect_contains(test::error_of([&] { engine_tensors(params, Naming::moonshot); }),
+                        {"layers.0.mamba2.q_proj has no name"});
 }
 
 TEST_P(KimiLinearGolden, PackedF32) {
