@@ -77,10 +77,10 @@ class ExportTest : public ::testing::Test {
   static std::vector<float> logits(LoadedModel& m) {
     const test::Documents docs({33, 1, 20});
     const test::CpuContext ctx;
-    std::vector<int64_t> rows(54);
-    std::iota(rows.begin(), rows.end(), 0);
+    const Buffer rows(DType::i32, {54});
+    std::iota(rows.view().as<int32_t>(), rows.view().as<int32_t>() + 54, 0);
     Tape tape(ctx, *m.params, Tape::Mode::infer);
-    const Var v = m.lm->logits(tape, docs.batch(), rows, nullptr);
+    const Var v = m.lm->logits(tape, docs.batch(), rows.view(), nullptr);
     const float* p = v.value.as<float>();
     return {p, p + v.value.numel()};
   }
