@@ -1,4 +1,4 @@
-// tests/kernels/kda_gpu_contract_test.cpp -- the cases of the KDA contract (kda_cases.h) on the
+// tests/kernels/kda_contract_gpu_test.cpp -- the cases of the KDA contract (kda_cases.h) on the
 // GPU, heads of 64 channels (128 where the case asks for many), and what holds beside the numbers.
 //
 // They are compared with the chunked CPU back end in f64, which kda_test.cpp holds to the
