@@ -20,7 +20,7 @@ GenerationSubject::GenerationSubject(const Config& c)
   params = std::make_unique<PlainStore>(DType::f32, ctx.device, PlainStore::Purpose::inference);
   lm = std::make_unique<Lm>(c.model, *params);
   params->allocate();
-  initialize(*params, uint64_t(c.run.seed));
+  initialize(*params, uint64_t(c.run.seed), {.threads = &pool});
   params->refresh(ctx);
   for (int64_t i = 0; i < kText; ++i)
     text_.push_back(int32_t(random_uniform(1, uint64_t(i)) * double(*c.model.vocab_size)));
