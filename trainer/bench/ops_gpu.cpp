@@ -198,13 +198,7 @@ void run() {
   const DeviceHandles handles(Device::cuda, ctx);
   Arena arena(Device::cuda, int64_t(4) << 30);
   ctx.arena = &arena;
-  const int64_t bytes = int64_t(1) << 30;
-  const Buffer from(DType::u8, {bytes}, Device::cuda), to(DType::u8, {bytes}, Device::cuda);
-  const double copied = median_ms(ctx.stream, [&] {
-    SLUICE_CUDA(cudaMemcpyAsync(to.view().data, from.view().data, size_t(bytes),
-                                cudaMemcpyDeviceToDevice, ctx.stream));
-  });
-  const Bench b{ctx, 2 * double(bytes) / copied, measure_gemm_rate(ctx, 1) / 1e3};
+  const Bench b{ctx, bench::copy_rate(ctx.stream), measure_gemm_rate(ctx, 1) / 1e3};
   std::printf("%s: copy %.0f GB/s, product of 8192^3 %.0f TFLOP/s\n", gpu_name(), b.copy_rate / 1e6,
               b.gemm_rate / 1e9);
   const int64_t N = 16384, D = 2048;

@@ -3,65 +3,20 @@
 //
 // The shards are those of a dense model of 24 layers and width 2048: 1.2G elements, far past the
 // L2. `share` is the time that a copy needs for the bytes that must move, over the time.
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <array>
-#include <cstdio>
-#include <functional>
 #include <vector>
 
 #include "kernels/adamw/adamw.h"
-#include "kernels/base/cuda_check.h"
 #include "kernels/cast/cast.h"
 #include "kernels/grad_norm/grad_norm.h"
 #include "kernels/muon/muon.h"
+#include "trainer/bench/ops_gpu.h"
 #include "trainer/loop/device.h"
 #include "trainer/loop/measure.h"
 
 namespace sluice {
 namespace {
-
-double median_ms(CUstream_st* stream, const std::function<void()>& body) {
-  constexpr int kWarm = 3, kRuns = 20;
-  cudaEvent_t begin, end;
-  SLUICE_CUDA(cudaEventCreate(&begin));
-  SLUICE_CUDA(cudaEventCreate(&end));
-  std::vector<float> ms;
-  for (int i = 0; i < kWarm + kRuns; ++i) {
-    SLUICE_CUDA(cudaEventRecord(begin, stream));
-    body();
-    SLUICE_CUDA(cudaEventRecord(end, stream));
-    SLUICE_CUDA(cudaEventSynchronize(end));
-    float t = 0;
-    SLUICE_CUDA(cudaEventElapsedTime(&t, begin, end));
-    if (i >= kWarm) ms.push_back(t);
-  }
-  SLUICE_CUDA(cudaEventDestroy(begin));
-  SLUICE_CUDA(cudaEventDestroy(end));
-  std::nth_element(ms.begin(), ms.begin() + kRuns / 2, ms.end());
-  return double(ms[kRuns / 2]);
-}
-
-struct Bench {
-  Context ctx;
-  double copy_rate;  // bytes a millisecond
-
-  void row(const char* name, double bytes, const std::function<void()>& body) const {
-    const double ms = median_ms(ctx.stream, body);
-    std::printf("%-34s %8.3f ms %6.0f GB/s %4.0f %%\n", name, ms, bytes / ms / 1e6,
-                100 * bytes / copy_rate / ms);
-  }
-};
-
-double measure_copy(const Context& ctx) {
-  const int64_t bytes = int64_t(1) << 30;
-  const Buffer from(DType::u8, {bytes}, Device::cuda), to(DType::u8, {bytes}, Device::cuda);
-  return 2 * double(bytes) / median_ms(ctx.stream, [&] {
-           SLUICE_CUDA(cudaMemcpyAsync(to.view().data, from.view().data, size_t(bytes),
-                                       cudaMemcpyDeviceToDevice, ctx.stream));
-         });
-}
 
 std::vector<int64_t> shard_sizes() {
   std::vector<int64_t> sizes{32768 * 2048};
@@ -76,7 +31,7 @@ void one_by_one(const Bench& b, int64_t n, const StepState* state) {
   const Buffer p(DType::f32, {n}, Device::cuda), g(p.view()), m(p.view()), v(p.view());
   const AdamW one{
       .param = p.view(), .grad = g.view(), .m = m.view(), .v = v.view(), .state = state};
-  b.row("adamw, one shard, 67M", 28 * double(n), [&] { adamw(b.ctx, one); });
+  b.row("adamw, one shard, 67M", 28 * double(n), 0, [&] { adamw(b.ctx, one); });
 }
 
 void all_shards(const Bench& b, const StepState* state) {
@@ -101,11 +56,11 @@ void all_shards(const Bench& b, const StepState* state) {
   }
   const double n = double(total);
   std::printf("%.0fM elements, %zu shards\n", n / 1e6, list.size());
-  b.row("adamw and the bf16 copy", 30 * n, [&] { adamw(b.ctx, list); });
+  b.row("adamw and the bf16 copy", 30 * n, 0, [&] { adamw(b.ctx, list); });
   for (AdamW& a : list) a.copy = {};
-  b.row("adamw", 28 * n, [&] { adamw(b.ctx, list); });
-  b.row("the copy alone", 6 * n, [&] { cast(b.ctx, {.from = p.view(), .to = c.view()}); });
-  b.row("grad_norm", 4 * n,
+  b.row("adamw", 28 * n, 0, [&] { adamw(b.ctx, list); });
+  b.row("the copy alone", 6 * n, 0, [&] { cast(b.ctx, {.from = p.view(), .to = c.view()}); });
+  b.row("grad_norm", 4 * n, 0,
         [&] { grad_norm(b.ctx, {.grads = grads, .sum_of_squares = sum.view()}); });
 }
 
@@ -113,15 +68,11 @@ void all_shards(const Bench& b, const StepState* state) {
 // the share is of the rate of a product of 8192^3.
 void matrices(const Bench& b, double gemm_rate, int64_t B, int64_t m, int64_t n,
               const StepState* state) {
-  const Buffer p(DType::f32, {B, m, n}, Device::cuda), g(p.view()), M(p.view()),
-      c(DType::bf16, {B, m, n}, Device::cuda);
-  const Buffer noise(DType::f32, {B, m, n});
-  for (int64_t i = 0; i < B * m * n; ++i)
-    noise.view().as<float>()[i] = float(int(uint64_t(i) * 2654435761u >> 8 & 0xffff) - 0x8000);
-  copy(noise.view(), g.view());
+  const Buffer p(DType::f32, {B, m, n}, Device::cuda),
+      g = noise(DType::f32, {B, m, n}), M(p.view()), c(DType::bf16, {B, m, n}, Device::cuda);
   const Muon a{
       .param = p.view(), .grad = g.view(), .m = M.view(), .copy = c.view(), .state = state};
-  const double ms = median_ms(b.ctx.stream, [&] { muon(b.ctx, a); });
+  const double ms = bench::median_ms(b.ctx.stream, [&] { muon(b.ctx, a); });
   const double s = double(std::min(m, n)), l = double(std::max(m, n));
   const double flops = double(B) * 5 * (4 * s * s * l + 2 * s * s * s);
   std::printf("muon, %3lld of %5lld x %5lld %21.3f ms %6.0f TFLOP/s %4.0f %%\n",
@@ -134,14 +85,14 @@ void run() {
   const DeviceHandles handles(Device::cuda, ctx);
   Arena arena(Device::cuda, int64_t(1) << 30);
   ctx.arena = &arena;
-  const Bench b{ctx, measure_copy(ctx)};
+  const double gemm_rate = measure_gemm_rate(ctx, 1);
+  const Bench b{ctx, bench::copy_rate(ctx.stream), gemm_rate / 1e3};
   std::printf("%s: copy %.0f GB/s\n", gpu_name(), b.copy_rate / 1e6);
   StepState host{.step = 1, .lr = 1e-3F};
   DeviceState on_device(Device::cuda);
   const StepState* state = on_device.put(host);
   one_by_one(b, 32768 * 2048, state);
   all_shards(b, state);
-  const double gemm_rate = measure_gemm_rate(ctx, 1);
   std::printf("product of 8192^3: %.0f TFLOP/s\n", gemm_rate / 1e12);
   for (const auto& [B, m, n] : std::initializer_list<std::array<int64_t, 3>>{{1, 2048, 2048},
                                                                              {3, 2048, 2048},
