@@ -53,21 +53,21 @@ void common_cases(const std::string& prefix, const GdnParams& params, std::vecto
     all.push_back({prefix + name, std::move(s), std::move(prepare)});
   };
   const auto gate = [&](const std::string& name, GdnShape s,
-                        std::function<double(int64_t, int64_t)> value) {
+                        std::function<double(int64_t, int64_t, int64_t)> value) {
     add(name, std::move(s), [value](GdnProblem& p) { p.decay(value); });
   };
-  const auto slow = [](int64_t n, int64_t h) { return -0.005 - 0.475 * noise(1, n, h, 0); };
+  const auto slow = [](int64_t n, int64_t h, int64_t) { return -0.005 - 0.475 * noise(1, n, h, 0); };
   add("random", shape({0, 300}, 3, 3));
   add("random_64", shape({0, 300}, 2, 2, 64));
   gate("slow", shape({0, 500}), slow);
   gate("slow_64", shape({0, 300}, 2, 2, 64), slow);
   add("no_decay", shape({0, 200}), [](GdnProblem& p) { fill(p.A_log.view(), -1000); });
-  gate("saturated", shape({0, 200}), [](int64_t, int64_t) { return -5.0; });
+  gate("saturated", shape({0, 200}), [](int64_t, int64_t, int64_t) { return -5.0; });
   gate("to_minus_100", shape({0, 200}),
-       [](int64_t n, int64_t h) { return -100 * std::pow(noise(2, n, h, 0), 4); });
+       [](int64_t n, int64_t h, int64_t) { return -100 * std::pow(noise(2, n, h, 0), 4); });
   gate("masked", shape({0, 200}),
-       [](int64_t n, int64_t h) { return noise(3, n, h, 0) < 0.5 ? -1000 : -noise(4, n, h, 0); });
-  gate("masked_tokens", shape({0, 200}), [](int64_t n, int64_t h) {
+       [](int64_t n, int64_t h, int64_t) { return noise(3, n, h, 0) < 0.5 ? -1000 : -noise(4, n, h, 0); });
+  gate("masked_tokens", shape({0, 200}), [](int64_t n, int64_t h, int64_t) {
     return noise(3, n, 0, 0) < 0.1 ? -1000 : -0.1 * noise(4, n, h, 0);
   });
   add("norms", shape({0, 150}), [](GdnProblem& p) {
@@ -108,7 +108,7 @@ std::vector<Case> cases() {
   for (const double cosine : {1.0, 0.98, 0.9})
     all.push_back({cat("keys_of_cosine_", int(100 * cosine)), shape({0, 150}),
                    [cosine](GdnProblem& p) {
-                     p.decay([](int64_t, int64_t) { return -0.02; });
+                     p.decay([](int64_t, int64_t, int64_t) { return -0.02; });
                      fill(p.beta.view(), 1000);
                      similar_keys(p, cosine);
                      // .02: every token writes to about the same place, and what it writes is bf16.

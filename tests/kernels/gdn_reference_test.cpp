@@ -27,7 +27,7 @@ TEST(GdnReference, TotalForgetLeavesOnlyTheLastWrite) {
   for (const GdnParams& params : {GdnParams{}, kMamba}) {
     CpuContext cpu(Mode::reference);
     GdnProblem p({.H = 1, .HV = 1, .K = 4, .V = 3, .cu = {0, 5}, .params = params});
-    p.decay([](int64_t, int64_t) { return -1000.0; });
+    p.decay([](int64_t, int64_t, int64_t) { return -1000.0; });
     p.forward(cpu);
     for (int64_t n = 0; n < 5; ++n) {
       double qk = 0, qq = 1e-6, kk = 1e-6;

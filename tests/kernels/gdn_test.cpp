@@ -56,20 +56,22 @@ void common_cases(const std::string& prefix, const GdnParams& params, std::vecto
     s.params = params;
     all.push_back({prefix + name, std::move(s), std::move(prepare), f32});
   };
-  const auto gate = [&](const std::string& name, std::function<double(int64_t, int64_t)> value,
-                        double f32 = 6e-6) {
+  const auto gate = [&](const std::string& name,
+                        std::function<double(int64_t, int64_t, int64_t)> value, double f32 = 6e-6) {
     add(
         name, shape({0, 300}), [value](GdnProblem& p) { p.decay(value); }, f32);
   };
   for (const int32_t T : {1, 15, 16, 17, 63, 64, 65, 129}) add(cat("tokens_", T), shape({0, T}));
   add("random", shape({0, 150, 300}));
-  gate("slow", [](int64_t n, int64_t h) { return -0.005 - 0.475 * noise(1, n, h, 0); });
+  gate("slow", [](int64_t n, int64_t h, int64_t) { return -0.005 - 0.475 * noise(1, n, h, 0); });
   add("no_decay", shape({0, 300}), [](GdnProblem& p) { fill(p.A_log.view(), -1000); });
-  gate("saturated", [](int64_t, int64_t) { return -5.0; });
-  gate("to_minus_100", [](int64_t n, int64_t h) { return -100 * std::pow(noise(2, n, h, 0), 4); });
-  gate("masked",
-       [](int64_t n, int64_t h) { return noise(3, n, h, 0) < 0.5 ? -1000 : -noise(4, n, h, 0); });
-  gate("masked_tokens", [](int64_t n, int64_t h) {
+  gate("saturated", [](int64_t, int64_t, int64_t) { return -5.0; });
+  gate("to_minus_100",
+       [](int64_t n, int64_t h, int64_t) { return -100 * std::pow(noise(2, n, h, 0), 4); });
+  gate("masked", [](int64_t n, int64_t h, int64_t) {
+    return noise(3, n, h, 0) < 0.5 ? -1000 : -noise(4, n, h, 0);
+  });
+  gate("masked_tokens", [](int64_t n, int64_t h, int64_t) {
     return noise(3, n, 0, 0) < 0.1 ? -1000 : -0.1 * noise(4, n, h, 0);
   });
   add("norms", shape({0, 150}), [](GdnProblem& p) {
@@ -85,7 +87,7 @@ void common_cases(const std::string& prefix, const GdnParams& params, std::vecto
       for (const Tensor& t : {p.v.view(), p.d_o.view(), p.s0.view(), p.ds1.view()}) scale(t, by);
     });
   add("without_d_o", shape({0, 150}), [](GdnProblem& p) {
-    p.decay([](int64_t, int64_t) { return -0.01; });
+    p.decay([](int64_t, int64_t, int64_t) { return -0.01; });
     fill(p.d_o.view(), 0);
   });
   add("without_states", shape({0, 150}), [](GdnProblem& p) { p.with_states = false; });
@@ -102,7 +104,11 @@ std::vector<Case> cases() {
   std::vector<Case> all;
   common_cases("delta_", {}, all);
   common_cases("mamba_", kMamba, all);
-  all.push_back({"beta_0", shape({0, 150}), [](GdnProblem& p) { fill(p.beta.view(), -1000); }});
+  all.push_back({"beta_0", shape({0, 150}), [](GdnProblem& p) {
+                   p.decay(
+                       [](int64_t, int64_t, int64_t) { return -0.02; });  // f32 holds what is left
+                   fill(p.beta.view(), -1000);
+                 }});
   all.push_back({"beta_1", shape({0, 150}), [](GdnProblem& p) { fill(p.beta.view(), 1000); }});
   all.push_back({"beta_0_or_1", shape({0, 150}), [](GdnProblem& p) {
                    for (int64_t i = 0; i < p.beta.view().numel(); ++i)
@@ -113,7 +119,7 @@ std::vector<Case> cases() {
   for (const double cosine : {1.0, 0.98, 0.9})
     all.push_back(
         {cat("keys_of_cosine_", int(100 * cosine)), shape({0, 150}), [cosine](GdnProblem& p) {
-           p.decay([](int64_t, int64_t) { return -0.02; });
+           p.decay([](int64_t, int64_t, int64_t) { return -0.02; });
            fill(p.beta.view(), 1000);
            similar_keys(p, cosine);
          }});

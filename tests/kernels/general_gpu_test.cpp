@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "tests/kernels/gdn_gpu_problem.h"
+#include "tests/kernels/kda_gpu_problem.h"
 
 namespace sluice::test {
 namespace {
@@ -115,13 +116,14 @@ TEST_F(GeneralCuda, GdnAgreesWithTheRecurrenceInF64) {
     }
   for (const double rate : {0.0, 0.02, 5.0, 100.0}) {
     GdnProblem p({1, 1, 40, 48, {0, 200}, {}});
-    p.decay([rate](int64_t n, int64_t h) { return -rate * noise(2, n, h, 0); });
+    p.decay([rate](int64_t n, int64_t h, int64_t) { return -rate * noise(2, n, h, 0); });
     round_inputs(p);
     run<GdnOnGpu>(cat("gdn decay to ", rate), p);
   }
   GdnProblem masked({1, 1, 40, 48, {0, 200}, {}});
-  masked.decay(
-      [](int64_t n, int64_t) { return noise(3, n, 0, 0) < .1 ? -1000 : -.1 * noise(4, n, 0, 1); });
+  masked.decay([](int64_t n, int64_t, int64_t) {
+    return noise(3, n, 0, 0) < .1 ? -1000 : -.1 * noise(4, n, 0, 1);
+  });
   masked.with_states = false;
   round_inputs(masked);
   run<GdnOnGpu>("gdn masked tokens", masked);

@@ -28,4 +28,10 @@ inline void expect_contains(const std::string& message, const std::vector<std::s
     EXPECT_NE(message.find(part), std::string::npos) << "no \"" << part << "\" in: " << message;
 }
 
+// f throws an Error that says `part`.
+template <class F>
+void expect_message(F f, const std::string& part) {
+  expect_contains(error_of(f), {part});
+}
+
 }  // namespace sluice::test
