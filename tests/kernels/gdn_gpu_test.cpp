@@ -56,7 +56,9 @@ void common_cases(const std::string& prefix, const GdnParams& params, std::vecto
                         std::function<double(int64_t, int64_t, int64_t)> value) {
     add(name, std::move(s), [value](GdnProblem& p) { p.decay(value); });
   };
-  const auto slow = [](int64_t n, int64_t h, int64_t) { return -0.005 - 0.475 * noise(1, n, h, 0); };
+  const auto slow = [](int64_t n, int64_t h, int64_t) {
+    return -0.005 - 0.475 * noise(1, n, h, 0);
+  };
   add("random", shape({0, 300}, 3, 3));
   add("random_64", shape({0, 300}, 2, 2, 64));
   gate("slow", shape({0, 500}), slow);
@@ -65,8 +67,9 @@ void common_cases(const std::string& prefix, const GdnParams& params, std::vecto
   gate("saturated", shape({0, 200}), [](int64_t, int64_t, int64_t) { return -5.0; });
   gate("to_minus_100", shape({0, 200}),
        [](int64_t n, int64_t h, int64_t) { return -100 * std::pow(noise(2, n, h, 0), 4); });
-  gate("masked", shape({0, 200}),
-       [](int64_t n, int64_t h, int64_t) { return noise(3, n, h, 0) < 0.5 ? -1000 : -noise(4, n, h, 0); });
+  gate("masked", shape({0, 200}), [](int64_t n, int64_t h, int64_t) {
+    return noise(3, n, h, 0) < 0.5 ? -1000 : -noise(4, n, h, 0);
+  });
   gate("masked_tokens", shape({0, 200}), [](int64_t n, int64_t h, int64_t) {
     return noise(3, n, 0, 0) < 0.1 ? -1000 : -0.1 * noise(4, n, h, 0);
   });
