@@ -3,19 +3,13 @@
 
 #include "kernels/mla/mla.h"
 #include "kernels/short_conv/short_conv.h"
-#include "model/autograd/layer_probe.h"
+#include "model/autograd/heads.h"
 #include "model/autograd/step_stats.h"
 
 namespace sluice {
 
-static Tensor heads(const Tensor& t, int64_t H) {  // [N, H*C] -> [N, H, C]
-  return t.reshape({t.dim(0), H, t.dim(1) / H});
-}
 static Tensor heads_or_none(const Tensor& t, int64_t H) {
   return t ? heads(t, H) : t;
-}
-static Grad heads(const Grad& g, int64_t H) {
-  return {heads(g.t, H), g.add};
 }
 
 Var short_conv(Tape& tape, const Var& x, ParamId w, const Tensor& cu_seqlens,
@@ -49,167 +43,6 @@ Var short_conv(Tape& tape, const Var& x, ParamId w, const Tensor& cu_seqlens,
                                         .final_state = {}});
       });
   return y;
-}
-
-static KdaForward kda_arguments(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens) {
-  return {.q = heads(tape.value(in.q_NHK), in.H),
-          .k = heads(tape.value(in.k_NHK), in.H),
-          .v = heads(tape.value(in.v_NHV), in.HV),
-          .g = heads(tape.value(in.g_NHK), in.HV),
-          .beta = tape.value(in.beta_NH),
-          .A_log = tape.params().value(in.A_log),
-          .dt_bias = tape.params().value(in.dt_bias),
-          .cu_seqlens = cu_seqlens,
-          .initial_state = {},
-          .o = {},
-          .final_state = {},
-          .saved = {},
-          .params = in.params};
-}
-
-static void kda_op_backward(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens,
-                            const Tensor& saved, int output) {
-  const KdaForward f = kda_arguments(tape, in, cu_seqlens);
-  kda_backward(tape.ctx(), {.q = f.q,
-                            .k = f.k,
-                            .v = f.v,
-                            .g = f.g,
-                            .beta = f.beta,
-                            .A_log = f.A_log,
-                            .dt_bias = f.dt_bias,
-                            .cu_seqlens = cu_seqlens,
-                            .initial_state = {},
-                            .saved = saved,
-                            .d_o = heads(tape.upstream(output), in.HV),
-                            .dfinal_state = {},
-                            .dq = heads(tape.grad(in.q_NHK), in.H),
-                            .dk = heads(tape.grad(in.k_NHK), in.H),
-                            .dv = heads(tape.grad(in.v_NHV), in.HV),
-                            .dg = heads(tape.grad(in.g_NHK), in.HV),
-                            .dbeta = tape.grad(in.beta_NH),
-                            .dA_log = tape.params().grad(in.A_log),
-                            .ddt_bias = tape.params().grad(in.dt_bias),
-                            .dinitial_state = {},
-                            .params = in.params});
-}
-
-// Of a tape that probes, if the caller has no use for the final states: memory for them.
-template <class Forward>
-static Var state_to_probe(Tape& tape, Forward& a) {
-  if (!tape.probe() || a.final_state) return {};
-  const Var state = tape.make(a.A_log.dtype, {a.cu_seqlens.dim(0) - 1, a.v.dim(1), a.k.dim(2),
-                                              a.v.dim(2)});  // [S, HV, K, V]
-  a.final_state = state.value;
-  return state;
-}
-static void probe(Tape& tape, ParamId A_log, const ProbedRecurrence& r) {
-  if (tape.probe() && tape.ctx().mode != Mode::plan)
-    tape.probe()->measure(tape.params().spec(A_log).group, r);
-}
-
-static KdaInputs keep(const Tape& tape, KdaInputs in) {
-  for (Var* v : {&in.q_NHK, &in.k_NHK, &in.v_NHV, &in.g_NHK, &in.beta_NH}) *v = tape.keep(*v);
-  return in;
-}
-
-// What the forward pass leaves for backward, in the second run if the first is not to keep it.
-using KdaSaved = std::shared_ptr<ArenaTensor>;
-static void save_into(Tape& tape, KdaForward& a, const KdaSaved& saved) {
-  *saved = ArenaTensor(*tape.ctx().arena, DType::u8, {kda_saved_bytes(tape.ctx(), a)});
-  a.saved = *saved;
-}
-
-Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens, const RecurrentState& state) {
-  const Tensor& v = in.v_NHV.value;
-  const Var o = tape.make(v.dtype, {v.dim(0), v.dim(1)});
-  KdaForward a = kda_arguments(tape, in, cu_seqlens);
-  a.initial_state = state.initial;
-  a.final_state = state.final;
-  a.single = state.single;
-  a.o = heads(o.value, in.HV);
-  const auto saved = std::make_shared<ArenaTensor>();
-  if (tape.recording() && !tape.selective()) save_into(tape, a, saved);
-  const Var probed = state_to_probe(tape, a);
-  kda_forward(tape.ctx(), a);
-  probe(tape, in.A_log,
-        {in.g_NHK.value, a.A_log, a.dt_bias, a.beta, in.params, a.final_state, cu_seqlens});
-  const KdaInputs kept = keep(tape, in);
-  tape.record(
-      "kda", o,
-      [&tape, kept, cu_seqlens, saved, id = o.id] {
-        kda_op_backward(tape, kept, cu_seqlens, *saved, id);
-      },
-      [&tape, kept, cu_seqlens, saved](const Tensor& out) {
-        KdaForward again = kda_arguments(tape, kept, cu_seqlens);
-        again.o = heads(out, kept.HV);
-        save_into(tape, again, saved);
-        kda_forward(tape.ctx(), again);
-      });
-  return o;
-}
-
-static GdnForward gdn_arguments(Tape& tape, const GdnInputs& in, const Tensor& cu_seqlens) {
-  return {.q = heads(in.q_NHK.value, in.H),
-          .k = heads(in.k_NHK.value, in.H),
-          .v = heads(in.v_NHV.value, in.HV),
-          .g = in.g_NH.value,
-          .beta = in.beta_NH.value,
-          .A_log = tape.params().value(in.A_log),
-          .dt_bias = tape.params().value(in.dt_bias),
-          .cu_seqlens = cu_seqlens,
-          .initial_state = {},
-          .o = {},
-          .final_state = {},
-          .saved = {},
-          .params = in.params};
-}
-
-static void gdn_op_backward(Tape& tape, const GdnInputs& in, const Tensor& cu_seqlens,
-                            const Tensor& saved, int output) {
-  const GdnForward f = gdn_arguments(tape, in, cu_seqlens);
-  gdn_backward(tape.ctx(), {.q = f.q,
-                            .k = f.k,
-                            .v = f.v,
-                            .g = f.g,
-                            .beta = f.beta,
-                            .A_log = f.A_log,
-                            .dt_bias = f.dt_bias,
-                            .cu_seqlens = cu_seqlens,
-                            .initial_state = {},
-                            .saved = saved,
-                            .d_o = heads(tape.upstream(output), in.HV),
-                            .dfinal_state = {},
-                            .dq = heads(tape.grad(in.q_NHK), in.H),
-                            .dk = heads(tape.grad(in.k_NHK), in.H),
-                            .dv = heads(tape.grad(in.v_NHV), in.HV),
-                            .dg = tape.grad(in.g_NH),
-                            .dbeta = in.params.delta_rule ? tape.grad(in.beta_NH) : Grad{},
-                            .dA_log = tape.params().grad(in.A_log),
-                            .ddt_bias = tape.params().grad(in.dt_bias),
-                            .dinitial_state = {},
-                            .params = in.params});
-}
-
-Var gdn(Tape& tape, const GdnInputs& in, const Tensor& cu_seqlens, const RecurrentState& state) {
-  const Tensor& v = in.v_NHV.value;
-  const Var o = tape.make(v.dtype, {v.dim(0), v.dim(1)});
-  GdnForward a = gdn_arguments(tape, in, cu_seqlens);
-  a.initial_state = state.initial;
-  a.final_state = state.final;
-  a.o = heads(o.value, in.HV);
-  Var saved;
-  if (tape.recording()) {
-    saved = tape.make(DType::u8, {gdn_saved_bytes(tape.ctx(), a)});
-    a.saved = saved.value;
-  }
-  const Var probed = state_to_probe(tape, a);
-  gdn_forward(tape.ctx(), a);
-  const KdaParams law{.beta_max = in.params.beta_max};  // the gate is KDA's softplus law
-  probe(tape, in.A_log, {a.g, a.A_log, a.dt_bias, a.beta, law, a.final_state, cu_seqlens});
-  tape.record("gdn", o, [&tape, in, cu_seqlens, saved, id = o.id] {
-    gdn_op_backward(tape, in, cu_seqlens, saved.value, id);
-  });
-  return o;
 }
 
 Var gated_rmsnorm(Tape& tape, const Var& x, const Var& gate, ParamId w, double eps,

@@ -6,8 +6,8 @@
 #pragma once
 
 #include "kernels/gated_rmsnorm/gated_rmsnorm.h"
-#include "kernels/gdn/gdn.h"
-#include "kernels/kda/kda.h"
+#include "kernels/gdn/gdn_op.h"
+#include "kernels/kda/kda_op.h"
 #include "model/autograd/tape.h"
 
 namespace sluice {
@@ -23,31 +23,25 @@ struct RecurrentState {
 Var short_conv(Tape& tape, const Var& x_NC, ParamId w_CW, const Tensor& cu_seqlens,
                const RecurrentState& state = {});
 
-struct KdaInputs {
-  Var q_NHK, k_NHK;  // stored [N, H*K], before the L2 norm
-  Var v_NHV;         // stored [N, HV*V]
-  Var g_NHK;         // stored [N, HV*K], gate logits
-  Var beta_NH;       // [N, HV], logits
-  ParamId A_log;     // [HV]
-  ParamId dt_bias;   // [HV, K]
+template <class Op>  // KdaOp, GdnOp
+struct RecurrenceInputs {
+  Var q, k;         // [N, H*K], before the L2 norm
+  Var v;            // [N, HV*V]
+  Var g;            // gate logits: KDA [N, HV*K], GDN [N, HV]
+  Var beta;         // [N, HV], logits; of a rule without: none, id < 0
+  ParamId A_log;    // [HV]
+  ParamId dt_bias;  // KDA [HV, K], GDN [HV]
   int64_t H, HV;
-  KdaParams params;
+  typename Op::Params params;
 };
-Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens,
-        const RecurrentState& state = {});  // [N, HV*V]; states [S, HV, K, V]
+using KdaInputs = RecurrenceInputs<KdaOp>;
+using GdnInputs = RecurrenceInputs<GdnOp>;
 
-struct GdnInputs {
-  Var q_NHK, k_NHK;  // stored [N, H*K], before the L2 norm
-  Var v_NHV;         // stored [N, HV*V]
-  Var g_NH;          // [N, HV], gate logits
-  Var beta_NH;       // [N, HV], logits; without the delta rule none: id < 0
-  ParamId A_log;     // [HV]
-  ParamId dt_bias;   // [HV]
-  int64_t H, HV;
-  GdnParams params;
-};
+// [N, HV*V]; states [S, HV, K, V]
+Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens,
+        const RecurrentState& state = {});
 Var gdn(Tape& tape, const GdnInputs& in, const Tensor& cu_seqlens,
-        const RecurrentState& state = {});  // [N, HV*V]; states [S, HV, K, V]
+        const RecurrentState& state = {});
 
 // Per head RMS norm of x [N, H*C] with w [C], then times act(gate [N, H*C]). Without a gate
 // (gate.id < 0) the norm alone.
