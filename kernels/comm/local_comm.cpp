@@ -6,261 +6,152 @@
 #include "kernels/comm/local_comm.h"
 
 #include <algorithm>
-#include <array>
-#include <condition_variable>
-#include <cstring>
-#include <exception>
-#include <mutex>
+#include <chrono>
 #include <thread>
-#include <type_traits>
-#include <vector>
+
+#include "kernels/comm/local_world.h"
+#include "kernels/comm/rank_order.h"
 
 namespace sluice {
 namespace {
 
-const char* data_at(const Tensor& t, int64_t element) {
-  return static_cast<const char*>(t.data) + element * size_of(t.dtype);
+void* at(const Tensor& t, int64_t element) {
+  return static_cast<char*>(t.data) + element * size_of(t.dtype);
 }
 
-void copy_bytes(const void* from, void* to, int64_t bytes) {
-  if (from != to && bytes > 0) std::memcpy(to, from, size_t(bytes));
+RankReduce reduce_of(CommOp op) {
+  return op == CommOp::all_reduce_max ? RankReduce::max : RankReduce::sum;
 }
 
-// sum[i] = x_0[begin + i] + x_1[begin + i] + ..., handed to emit(sum, i0, count) by blocks. T is
-// unsigned for integers: their sums wrap.
-template <class T, class Emit>
-void sum_ranks(const std::vector<CommCall>& calls, int64_t begin, int64_t count, const Emit& emit) {
-  constexpr int64_t kBlock = 1024;  // stays in L1
-  std::array<T, kBlock> sum;
-  for (int64_t i0 = 0; i0 < count; i0 += kBlock) {
-    const int64_t n = std::min(kBlock, count - i0);
-    for (size_t p = 0; p < calls.size(); ++p) {
-      const T* x = static_cast<const T*>(calls[p].in.data) + begin + i0;
-      if (p == 0)
-        std::copy_n(x, n, sum.data());
-      else
-        for (int64_t i = 0; i < n; ++i) sum[size_t(i)] += x[i];
-    }
-    emit(sum.data(), i0, n);
-  }
-}
-
-template <class T>
-void reduce_scatter(const std::vector<CommCall>& calls, int rank) {
-  const Tensor& out = calls[size_t(rank)].out;
-  const int64_t n = out.numel();
-  T* to = static_cast<T*>(out.data);
-  sum_ranks<T>(calls, rank * n, n,
-               [&](const T* sum, int64_t i0, int64_t count) { std::copy_n(sum, count, to + i0); });
-}
-
-// Rank r sums the r-th part and writes it into every rank's tensor: no scratch, and no element that
-// two ranks touch.
-template <class T>
+// Rank r reduces the r-th part and writes it into every rank's tensor: no scratch, and no element
+// that two ranks touch.
 void all_reduce(const std::vector<CommCall>& calls, int rank) {
-  const int64_t n = calls[0].in.numel(), N = int64_t(calls.size());
+  const CommCall& mine = calls[size_t(rank)];
+  const int64_t n = mine.in.numel(), N = int64_t(calls.size());
   const int64_t begin = n * rank / N, end = n * (rank + 1) / N;
-  sum_ranks<T>(calls, begin, end - begin, [&](const T* sum, int64_t i0, int64_t count) {
-    for (const CommCall& call : calls)
-      std::copy_n(sum, count, static_cast<T*>(call.out.data) + begin + i0);
-  });
+  std::vector<void*> parts;
+  for (const CommCall& call : calls) parts.push_back(at(call.in, begin));
+  const std::vector<const void*> in(parts.begin(), parts.end());
+  reduce_ranks(reduce_of(mine.op), mine.in.dtype, in, parts, end - begin);
 }
 
-template <class T>
-void reduce(const std::vector<CommCall>& calls, int rank) {
-  if (calls[0].op == CommOp::reduce_scatter)
-    reduce_scatter<T>(calls, rank);
-  else
-    all_reduce<T>(calls, rank);
+void reduce_scatter(const std::vector<CommCall>& calls, int rank) {
+  const CommCall& mine = calls[size_t(rank)];
+  const int64_t n = mine.out.numel();
+  std::vector<const void*> parts;
+  for (const CommCall& call : calls) parts.push_back(at(call.in, rank * n));
+  void* const out[] = {mine.out.data};
+  reduce_ranks(RankReduce::sum, mine.in.dtype, parts, out, n);
 }
 
 // What `rank` has to do; calls[p] is the call of rank p.
 void work(const std::vector<CommCall>& calls, int rank) {
   const CommCall& mine = calls[size_t(rank)];
   switch (mine.op) {
-    case CommOp::barrier: return;
+    case CommOp::barrier:
+    case CommOp::split: return;
     case CommOp::broadcast:
-      return copy_bytes(calls[size_t(mine.root)].in.data, mine.out.data, mine.out.bytes());
-    case CommOp::all_gather: {
-      const int64_t n = mine.in.numel();
+      return copy_elements(calls[size_t(mine.root)].in, 0, mine.out, 0, mine.out.numel());
+    case CommOp::all_gather:
       for (size_t p = 0; p < calls.size(); ++p)
-        copy_bytes(calls[p].in.data, const_cast<char*>(data_at(mine.out, int64_t(p) * n)),
-                   mine.in.bytes());
+        copy_elements(calls[p].in, 0, mine.out, int64_t(p) * mine.in.numel(), mine.in.numel());
       return;
-    }
-    case CommOp::reduce_scatter:
+    case CommOp::all_to_all_v:
+      for (size_t p = 0; p < calls.size(); ++p)
+        copy_elements(calls[p].in, calls[p].send.begin(rank), mine.out, mine.recv.begin(int(p)),
+                      mine.recv.counts[p]);
+      return;
+    case CommOp::reduce_scatter: return reduce_scatter(calls, rank);
     case CommOp::all_reduce_sum:
-      switch (mine.in.dtype) {
-        case DType::f32: return reduce<float>(calls, rank);
-        case DType::f64: return reduce<double>(calls, rank);
-        case DType::i32: return reduce<uint32_t>(calls, rank);
-        case DType::i64: return reduce<uint64_t>(calls, rank);
-        default: return;  // Comm has refused it
-      }
+    case CommOp::all_reduce_max: return all_reduce(calls, rank);
   }
 }
 
-bool same(const CommCall& a, const CommCall& b) {
-  return a.op == b.op && a.root == b.root && a.in.dtype == b.in.dtype &&
-         a.in.numel() == b.in.numel();
+// The injected time of a call.
+void delay(const LocalLink& link, const CommCall& call, int64_t bytes) {
+  if (call.op == CommOp::split) return;
+  double seconds = link.latency_seconds;
+  if (link.bytes_per_second > 0) seconds += double(bytes) / link.bytes_per_second;
+  if (seconds > 0) std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
 }
 
-std::string what_of(const std::exception_ptr& e) {
-  try {
-    std::rethrow_exception(e);
-  } catch (const std::exception& x) {
-    return x.what();
-  } catch (...) {
-    return "an exception that is no std::exception";
-  }
-}
-
-}  // namespace
-
-struct LocalGroup::Shared {
-  explicit Shared(int n) : calls(size_t(n)), waits(size_t(n)) {}
-
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::vector<CommCall> calls;  // of the meeting that is under way
-  std::vector<char> waits;      // 1: the rank has arrived at it
-  int arrived = 0;
-  int64_t meetings = 0;      // complete ones
-  int gone = -1;             // a rank whose body has returned
-  std::string failure;       // why no further meeting can be complete
-  std::exception_ptr first;  // of all the exceptions that left a body
-
-  int size() const { return int(calls.size()); }
-
-  void reset() {
-    std::fill(waits.begin(), waits.end(), char(0));
-    arrived = 0;
-    gone = -1;
-    failure.clear();
-    first = nullptr;
-  }
-
-  // With the mutex held.
-  void set_failure(const std::string& why) {
-    if (failure.empty()) failure = why;
-    changed.notify_all();
-  }
-  void compare_calls() {
-    for (int r = 1; r < size(); ++r)
-      if (!same(calls[0], calls[size_t(r)]))
-        return set_failure(cat("ranks disagree: rank 0 calls ", to_string(calls[0]), ", rank ", r,
-                               " calls ", to_string(calls[size_t(r)])));
-  }
-  void check_gone() {
-    if (gone < 0 || arrived == 0) return;
-    const auto r = std::find(waits.begin(), waits.end(), char(1)) - waits.begin();
-    set_failure(
-        cat("rank ", gone, " returned while rank ", r, " waits in ", to_string(calls[size_t(r)])));
-  }
-
-  // Before the first meeting of a collective; not before the second, where peers still read
-  // `calls`.
-  void post(int rank, const CommCall& call) {
-    const std::lock_guard lock(mutex);
-    calls[size_t(rank)] = call;
-  }
-
-  // Returns when all ranks have arrived, with equal calls; throws if that will never be.
-  void meet(int rank) {
-    std::unique_lock lock(mutex);
-    const int64_t meeting = meetings;
-    if (failure.empty()) {
-      waits[size_t(rank)] = 1;
-      ++arrived;
-      check_gone();
-    }
-    if (failure.empty() && arrived == size()) {
-      compare_calls();
-      if (failure.empty()) {
-        arrived = 0;
-        std::fill(waits.begin(), waits.end(), char(0));
-        ++meetings;
-        changed.notify_all();
-      }
-    }
-    changed.wait(lock, [&] { return meetings != meeting || !failure.empty(); });
-    // A meeting that was complete stays so, even if a peer has failed since.
-    if (meetings == meeting)
-      fail(__FILE__, __LINE__, "collective",
-           cat("rank ", rank, ", ", to_string(calls[size_t(rank)]), ": ", failure));
-  }
-
-  void leave(int rank) {
-    const std::lock_guard lock(mutex);
-    gone = rank;
-    check_gone();
-  }
-  void record(int rank, const std::exception_ptr& e) {
-    const std::lock_guard lock(mutex);
-    if (!first) first = e;
-    set_failure(cat("released, because rank ", rank, " failed: ", what_of(e)));
-  }
-};
-
-namespace {
-
-// A template, because LocalGroup::Shared is private.
-template <class Shared>
 class LocalComm final : public Comm {
  public:
-  LocalComm(Shared& shared, int rank) : shared_(shared), rank_(rank) {}
+  LocalComm(LocalGroup::World& world, std::shared_ptr<LocalMembers> group, int rank,
+            std::string name, std::shared_ptr<CommLedger> ledger)
+      : Comm(std::move(name), std::move(ledger)),
+        world_(world),
+        group_(std::move(group)),
+        rank_(rank) {}
 
   int rank() const override { return rank_; }
-  int size() const override { return shared_.size(); }
+  int size() const override { return group_->size(); }
+  void abort(const std::string& why) override {
+    world_.abort(cat("released, because rank ", group_->ranks[size_t(rank_)], " gave up: ", why));
+  }
 
  private:
   void execute(const CommCall& call) override {
-    shared_.post(rank_, call);
-    shared_.meet(rank_);
-    work(shared_.calls, rank_);
-    shared_.meet(rank_);
+    world_.post(*group_, rank_, call);
+    world_.meet(*group_, rank_);
+    work(group_->calls, rank_);
+    delay(world_.link, call, bytes_sent(call, rank_, size()));
+    world_.meet(*group_, rank_);
   }
 
-  Shared& shared_;
+  std::unique_ptr<Comm> execute_split(const CommCall& call) override {
+    world_.post(*group_, rank_, call);
+    world_.meet(*group_, rank_);
+    const auto part = world_.part(*group_, splits_++, call.color);
+    world_.meet(*group_, rank_);
+    const int me = group_->ranks[size_t(rank_)];
+    const auto rank = std::find(part->ranks.begin(), part->ranks.end(), me) - part->ranks.begin();
+    return std::make_unique<LocalComm>(world_, part, int(rank), std::string(call.use.what),
+                                       shared_ledger());
+  }
+
+  LocalGroup::World& world_;
+  const std::shared_ptr<LocalMembers> group_;
   const int rank_;
+  int64_t splits_ = 0;
 };
 
 }  // namespace
 
-LocalGroup::LocalGroup(int size) {
+LocalGroup::LocalGroup(int size, LocalLink link) {
   SLUICE_CHECK(size >= 1, "a group of ", size, " ranks");
-  shared_ = std::make_unique<Shared>(size);
+  world_ = std::make_unique<World>(size, link);
 }
 
 LocalGroup::~LocalGroup() = default;
 
 int LocalGroup::size() const {
-  return shared_->size();
+  return world_->size;
 }
 
 void LocalGroup::run(const std::function<void(Comm&)>& body) {
-  Shared& shared = *shared_;
-  shared.reset();
+  World& world = *world_;
+  const std::shared_ptr<LocalMembers> all = world.reset();
   {
     std::vector<std::jthread> threads;
     const auto start = [&](int rank) {
-      threads.emplace_back([&shared, &body, rank] {
+      threads.emplace_back([&world, &all, &body, rank] {
         try {
-          LocalComm<Shared> comm(shared, rank);
+          LocalComm comm(world, all, rank, "world", std::make_shared<CommLedger>());
           body(comm);
-          shared.leave(rank);
+          world.leave(rank);
         } catch (...) {
-          shared.record(rank, std::current_exception());
+          world.record(rank, std::current_exception());
         }
       });
     };
     try {
       for (int rank = 0; rank < size(); ++rank) start(rank);
     } catch (...) {  // no more threads: those that run must not wait for the others
-      shared.record(int(threads.size()), std::current_exception());
+      world.record(int(threads.size()), std::current_exception());
     }
   }
-  if (shared.first) std::rethrow_exception(shared.first);
+  if (world.first) std::rethrow_exception(world.first);
 }
 
 }  // namespace sluice

@@ -8,9 +8,16 @@
 
 namespace sluice {
 
+// What a collective costs beside the copies: latency, and the bytes that a rank sends at this rate.
+// To see what overlaps. 0: nothing.
+struct LocalLink {
+  double latency_seconds = 0;
+  double bytes_per_second = 0;
+};
+
 class LocalGroup {
  public:
-  explicit LocalGroup(int size);
+  explicit LocalGroup(int size, LocalLink link = {});
   ~LocalGroup();
   LocalGroup(const LocalGroup&) = delete;
   LocalGroup& operator=(const LocalGroup&) = delete;
@@ -23,9 +30,10 @@ class LocalGroup {
   // called again, also after a failure; one caller at a time.
   void run(const std::function<void(Comm&)>& body);
 
+  struct World;
+
  private:
-  struct Shared;
-  std::unique_ptr<Shared> shared_;
+  std::unique_ptr<World> world_;
 };
 
 }  // namespace sluice
