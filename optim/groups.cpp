@@ -32,20 +32,23 @@ std::vector<ParamSettings> param_settings(const OptimConfig& config, const Param
   for (int i = 0; i < params.size(); ++i) matrices = matrices || params.spec({i}).matrix;
   SLUICE_CHECK(!muon || matrices, "optim.kind is muon, but the model has no matrix for it");
   std::vector<ParamSettings> settings;
-  for (const Shard& s : params.trained_shards()) {
-    const ParamSpec& spec = params.spec(s.id);
-    ParamSettings& p = settings.emplace_back();
-    if (muon && spec.matrix) p.owner = Owner::muon;
-    p.weight_decay = spec.weight_decay ? config.weight_decay : 0;
-    for (size_t r = 0; r < config.groups.size(); ++r) {
-      const GroupRule& rule = config.groups[r];
-      if (fnmatch(rule.match.c_str(), spec.name.c_str(), 0) != 0) continue;
-      if (rule.weight_decay) p.weight_decay = *rule.weight_decay;
-      p.lr_scale = rule.lr_scale;
-      p.rule = int(r);
-    }
-  }
+  for (const Shard& s : params.trained_shards())
+    settings.push_back(settings_of(config, params.spec(s.id)));
   return settings;
+}
+
+ParamSettings settings_of(const OptimConfig& config, const ParamSpec& spec) {
+  ParamSettings p;
+  if (config.kind == "muon" && spec.matrix) p.owner = Owner::muon;
+  p.weight_decay = spec.weight_decay ? config.weight_decay : 0;
+  for (size_t r = 0; r < config.groups.size(); ++r) {
+    const GroupRule& rule = config.groups[r];
+    if (fnmatch(rule.match.c_str(), spec.name.c_str(), 0) != 0) continue;
+    if (rule.weight_decay) p.weight_decay = *rule.weight_decay;
+    p.lr_scale = rule.lr_scale;
+    p.rule = int(r);
+  }
+  return p;
 }
 
 }  // namespace sluice

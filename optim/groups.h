@@ -22,6 +22,7 @@ struct ParamSettings {
   int rule = -1;  // of optim.groups, the last that matched; -1: the built-in one
 };
 
+ParamSettings settings_of(const OptimConfig& config, const ParamSpec& spec);
 // By trained shard. A rule that matches no parameter of the model is an Error that says so, and so
 // is Muon for a model without a matrix.
 std::vector<ParamSettings> param_settings(const OptimConfig& config, const ParamStore& params);

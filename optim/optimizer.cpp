@@ -1,5 +1,5 @@
 // optim/optimizer.cpp -- one call for all of AdamW's shards, with Muon one for each run of equal
-// matrices.
+// matrices that are here. Those on several ranks: muon_round.cpp.
 #include "optim/optimizer.h"
 
 #include "kernels/grad_norm/grad_norm.h"
@@ -15,8 +15,8 @@ static Tensor moment_of(const Tensor& master, Buffer& memory) {
   return memory.view();
 }
 
-Optimizer::Optimizer(const OptimConfig& config, const ParamStore& params)
-    : config_(config), params_(params) {
+Optimizer::Optimizer(const OptimConfig& config, const ParamStore& params, ShardGroups groups)
+    : config_(config), params_(params), owned_of_(size_t(params.size()), -1) {
   const std::vector<Shard> shards = params.trained_shards();
   const bool planned = !shards.empty() && !shards.front().master.data;
   const Device device = shards.empty() ? Device::cpu : shards.front().master.device;
@@ -28,9 +28,12 @@ Optimizer::Optimizer(const OptimConfig& config, const ParamStore& params)
     o.shard = shards[i];
     o.settings = settings[i];
     o.m = moment_of(o.shard.master, o.m_memory);
+    owned_of_[size_t(o.shard.id.index)] = int(i);
     grads_.push_back(o.shard.grad);
     if (o.settings.owner == Owner::muon) {
-      o.matrices = matrix_runs(params.spec(o.shard.id), o.shard.begin, o.shard.master.numel());
+      const ParamSpec& spec = params.spec(o.shard.id);
+      if (groups.of(spec).size() == 1)
+        o.matrices = matrix_runs(spec, o.shard.begin, o.shard.master.numel());
       continue;
     }
     o.v = moment_of(o.shard.master, o.v_memory);
@@ -46,6 +49,20 @@ Optimizer::Optimizer(const OptimConfig& config, const ParamStore& params)
                       .eps = config.eps,
                       .weight_decay = o.settings.weight_decay});
   }
+  if (config.kind != "muon") return;
+  plan_distributed(groups.weights, false);
+  plan_distributed(groups.experts, true);
+}
+
+void Optimizer::plan_distributed(const ShardGroup& group, bool experts) {
+  if (group.size() == 1) return;
+  std::vector<Matrix> matrices;
+  for (int i = 0; i < params_.size(); ++i) {
+    const ParamSpec& spec = params_.spec({i});
+    if (!spec.matrix || spec.expert != experts) continue;
+    for (const Matrix& m : matrices_of(spec, {i})) matrices.push_back(m);
+  }
+  distributed_.push_back({group.comm, plan_muon(matrices, group, params_)});
 }
 
 void Optimizer::clip(const Context& ctx, StepState* state,
@@ -75,6 +92,8 @@ void Optimizer::muon_step(const Context& ctx, const Owned& o, const StepState* s
 
 void Optimizer::step(const Context& ctx, const StepState* state) {
   for (const Owned& o : owned_) muon_step(ctx, o, state);
+  for (const Distributed& d : distributed_)
+    for (const MuonRound& round : d.plan.rounds) muon_round(ctx, d, round, state);
   for (AdamW& a : adamw_) a.state = state;
   adamw(ctx, adamw_);
 }
@@ -92,9 +111,9 @@ int64_t Optimizer::bytes() const {
 }
 
 std::string Optimizer::table() const {
-  std::vector<ParamSettings> settings;
-  for (const Owned& o : owned_) settings.push_back(o.settings);
-  return settings_table(config_, params_, settings);
+  std::vector<MuonPlan> plans;
+  for (const Distributed& d : distributed_) plans.push_back(d.plan);
+  return settings_table(config_, params_, plans);
 }
 
 }  // namespace sluice

@@ -12,21 +12,22 @@
 #include "kernels/tensor/step_state.h"
 #include "model/autograd/param_store.h"
 #include "optim/groups.h"
-#include "optim/matrices.h"
+#include "optim/muon_plan.h"
 
 namespace sluice {
 
 class Optimizer {
  public:
-  // Of a store that is only planned: has no moments either, but their bytes, and plans.
-  Optimizer(const OptimConfig& config, const ParamStore& params);
+  // Of a store that is only planned: has no moments either, but their bytes, and plans. `groups`
+  // say how the shards lie over ranks, for Muon; none: on this one.
+  Optimizer(const OptimConfig& config, const ParamStore& params, ShardGroups groups = {});
 
   // Sets grad_norm, grad_scale and skip of `state`. `sum_over_ranks` adds up a [1] f64 tensor over
   // the ranks; left out on one rank. Complete gradients (ParamStore::finish_gradients) are
   // expected.
   void clip(const Context& ctx, StepState* state,
             const std::function<void(const Tensor&)>& sum_over_ranks = {});
-  // Changes masters and their rounded copies.
+  // Changes masters and their rounded copies. With Muon over ranks all of them call it.
   void step(const Context& ctx, const StepState* state);
 
   struct Moments {
@@ -42,15 +43,24 @@ class Optimizer {
   struct Owned {
     Shard shard;  // one with a gradient
     ParamSettings settings;
-    std::vector<MatrixRun> matrices;  // Muon's; else none
+    std::vector<MatrixRun> matrices;  // Muon's, if they are all here; else none
     Tensor m, v;                      // [n]; no v for Muon's
     Buffer m_memory, v_memory;
   };
+  struct Distributed {  // Muon over the ranks of a group
+    Comm* comm;         // null in a plan
+    MuonPlan plan;
+  };
+  void plan_distributed(const ShardGroup& group, bool experts);
   void muon_step(const Context& ctx, const Owned& o, const StepState* state) const;
+  void muon_round(const Context& ctx, const Distributed& d, const MuonRound& round,
+                  const StepState* state) const;
 
   OptimConfig config_;
   const ParamStore& params_;
   std::vector<Owned> owned_;
+  std::vector<int> owned_of_;  // by ParamId::index: of owned_; -1: none
+  std::vector<Distributed> distributed_;
   std::vector<AdamW> adamw_;
   std::vector<Tensor> grads_;
   Tensor sum_of_squares_;  // [1] f64

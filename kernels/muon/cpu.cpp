@@ -1,6 +1,8 @@
-// kernels/muon/cpu.cpp -- each product of the iteration in tiles of rows of all matrices at hand.
+// kernels/muon/cpu.cpp -- elements in blocks; each product of the iteration in tiles of rows of all
+// matrices at hand.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "kernels/gemm/gemm.h"
@@ -10,18 +12,56 @@
 
 namespace sluice::cpu {
 
+constexpr int64_t kElements = 1 << 14;  // of a block
+
+// body(begin, end) over blocks of n elements.
+template <class Body>
+static void for_blocks(const Context& ctx, int64_t n, Body body) {
+  parallel_for(ctx, (n + kElements - 1) / kElements, [&](int64_t block) {
+    body(block * kElements, std::min(n, (block + 1) * kElements));
+  });
+}
+
+void muon_momentum(const Context& ctx, const MuonMomentum& a) {
+  if (a.state->skip) return;
+  for_float_type(a.grad, [&]<class T>(T) {
+    const T scale = T(a.state->grad_scale), mu = T(a.momentum);
+    for_blocks(ctx, a.grad.dim(0), [&](int64_t begin, int64_t end) {
+      const T* __restrict grad = a.grad.as<T>();
+      T* __restrict M = a.m.as<T>(), * __restrict u = a.u.as<T>();
+      for (int64_t i = begin; i < end; ++i) {
+        const T step = grad[i] * scale;
+        M[i] = mu * M[i] + step;
+        u[i] = mu * M[i] + step;
+      }
+    });
+  });
+}
+
+void muon_apply(const Context& ctx, const MuonApply& a) {
+  if (a.state->skip) return;
+  for_float_type(a.param, [&]<class T>(T) {
+    const T lr = T(a.state->lr * a.lr_scale), decay = T(a.weight_decay);
+    const T scale = T(muon_size(a.longer));
+    for_blocks(ctx, a.param.dim(0), [&](int64_t begin, int64_t end) {
+      T* __restrict p = a.param.as<T>();
+      const T* __restrict x = a.x.as<T>();
+      for (int64_t i = begin; i < end; ++i) p[i] -= lr * (decay * p[i] + scale * x[i]);
+    });
+  });
+}
+
 namespace {
 
 constexpr int64_t kRows = 64;  // of a tile
 
-// `count` matrices from b0 on, in the scratch.
+// `count` matrices, x [count, m, n].
 template <class T>
 struct Group {
   const Context& ctx;
-  const Muon& a;
+  const Tensor& x;
   const MuonScratch& memory;
-  int64_t b0, count;
-  int64_t m = a.param.dim(1), n = a.param.dim(2), s = std::min(m, n);
+  int64_t count = x.dim(0), m = x.dim(1), n = x.dim(2), s = std::min(m, n);
 
   // body(matrix, first row, rows) over tiles of a matrix with `height` rows.
   template <class Body>
@@ -35,32 +75,24 @@ struct Group {
   static int64_t tiles_of(int64_t height) { return (height + kRows - 1) / kRows; }
 };
 
-// Moves the momentum, writes U, and divides it by its norm: a sum over tiles in their order.
+// to = x / its norm: a sum over tiles in their order.
 template <class T>
-void normalised_update(const Group<T>& g) {
+void normalise(const Group<T>& g, const Tensor& to) {
   const int64_t tiles = g.tiles_of(g.m);
   std::vector<double> squares(size_t(g.count * tiles));
-  const T scale = T(g.a.state->grad_scale), mu = T(g.a.momentum);
   g.for_tiles(g.m, [&](int64_t b, int64_t row, int64_t rows) {
-    const int64_t from = row * g.n, size = rows * g.n;
-    const T* __restrict grad = g.a.grad.template row<T>(g.b0 + b) + from;
-    T* __restrict M = g.a.m.template row<T>(g.b0 + b) + from;
-    T* __restrict x = g.memory.x.template row<T>(b) + from;
-    for (int64_t i = 0; i < size; ++i) {
-      const T step = grad[i] * scale;
-      M[i] = mu * M[i] + step;
-      x[i] = mu * M[i] + step;
-    }
+    const T* x = g.x.template row<T>(b) + row * g.n;
     squares[size_t(b * tiles + row / kRows)] =
-        lane_sum<double>(size, [&](int64_t i) { return double(x[i]) * double(x[i]); });
+        lane_sum<double>(rows * g.n, [&](int64_t i) { return double(x[i]) * double(x[i]); });
   });
   std::vector<double> norms(size_t(g.count), 0);
   for (size_t i = 0; i < squares.size(); ++i) norms[i / size_t(tiles)] += squares[i];
   g.for_tiles(g.m, [&](int64_t b, int64_t row, int64_t rows) {
     const double norm = std::sqrt(norms[size_t(b)]);
-    if (norm == 0) return;  // zeros stay zeros
-    T* x = g.memory.x.template row<T>(b) + row * g.n;
-    for (int64_t i = 0; i < rows * g.n; ++i) x[i] = T(double(x[i]) / norm);
+    const T* x = g.x.template row<T>(b) + row * g.n;
+    T* y = to.row<T>(b) + row * g.n;
+    for (int64_t i = 0; i < rows * g.n; ++i)  // zeros stay zeros
+      y[i] = norm == 0 ? x[i] : T(double(x[i]) / norm);
   });
 }
 
@@ -92,33 +124,28 @@ void iterate(const Group<T>& g, const Tensor& x, const Tensor& y) {
   });
 }
 
-template <class T>
-void apply(const Group<T>& g, const Tensor& x) {
-  const T lr = T(g.a.state->lr * g.a.lr_scale), decay = T(g.a.weight_decay);
-  const T scale = T(0.2 * std::sqrt(double(std::max(g.m, g.n))));
-  g.for_tiles(g.m, [&](int64_t b, int64_t row, int64_t rows) {
-    T* __restrict p = g.a.param.template row<T>(g.b0 + b) + row * g.n;
-    const T* __restrict o = x.row<T>(b) + row * g.n;
-    for (int64_t i = 0; i < rows * g.n; ++i) p[i] -= lr * (decay * p[i] + scale * o[i]);
-  });
-}
-
 }  // namespace
 
-void muon(const Context& ctx, const Muon& a, const MuonScratch& scratch) {
-  const int64_t B = a.param.dim(0);
-  if (a.state->skip || a.param.numel() == 0) return;
-  for_float_type(a.param, [&]<class T>(T) {
-    const int64_t most = scratch.x.dim(0);
-    for (int64_t b0 = 0; b0 < B; b0 += most) {
-      const Group<T> g{ctx, a, scratch, b0, std::min(most, B - b0)};
-      normalised_update(g);
-      Tensor x = scratch.x, y = scratch.y;
+// The iteration goes to and fro between x and y; it begins where it ends in x.
+void orthogonalize(const Context& ctx, const Orthogonalize& a, const MuonScratch& scratch) {
+  const int64_t B = a.x.dim(0);
+  if (a.state->skip || a.x.numel() == 0) return;
+  for_float_type(a.x, [&]<class T>(T) {
+    const int64_t most = scratch.y.dim(0);
+    for (int64_t b = 0; b < B; b += most) {
+      const int64_t count = std::min(most, B - b);
+      Tensor x = a.x.rows(b, count), y = scratch.y.rows(0, count);
+      const Group<T> g{ctx, x, scratch};
+      if (a.ns_steps % 2 == 1) {
+        normalise(g, y);
+        std::swap(x, y);
+      } else {
+        normalise(g, x);
+      }
       for (int64_t step = 0; step < a.ns_steps; ++step) {
         iterate(g, x, y);
         std::swap(x, y);
       }
-      apply(g, x);
     }
   });
 }

@@ -1,5 +1,5 @@
-// kernels/muon/muon.cu -- three passes over the elements, and cuBLASLt's strided batches between:
-// bf16 operands, f32 sums.
+// kernels/muon/muon.cu -- passes over the elements, and cuBLASLt's strided batches between: bf16
+// operands, f32 sums.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -35,37 +35,61 @@ static __device__ void for_elements(int64_t size, Body body) {
       body(i, std::integral_constant<int, 1>());
 }
 
-// M = mu M + g, x = U = mu M + g, and the sum of U's squares.
+// body(i, E constant) over n elements by the whole grid.
+template <int E, class Body>
+static __device__ void for_grid(int64_t n, Body body) {
+  const int64_t thread = int64_t(blockIdx.x) * kThreads + threadIdx.x,
+                threads = int64_t(gridDim.x) * kThreads, whole = n / E * E;
+  for (int64_t i = thread * E; i < whole; i += threads * E)
+    body(i, std::integral_constant<int, E>());
+  if (E > 1)
+    for (int64_t i = whole + thread; i < n; i += threads) body(i, std::integral_constant<int, 1>());
+}
+
+// M = mu M + g, u = U.
 template <int E>
 __global__ void __launch_bounds__(kThreads)
-    momentum_kernel(const float* grad, float* m, bf16* x, double* squares, int64_t size, float mu,
+    momentum_kernel(const float* grad, float* m, bf16* u, int64_t n, float mu,
                     const StepState* state) {
   if (state->skip) return;
   const float scale = state->grad_scale;
-  const int64_t at = int64_t(blockIdx.y) * size;
-  double sum = 0;
-  for_elements<E>(size, [&]<int W>(int64_t i, std::integral_constant<int, W>) {
-    float g[W], M[W], u[W];
-    load(g, grad + at + i);
-    load(M, m + at + i);
+  for_grid<E>(n, [&]<int W>(int64_t i, std::integral_constant<int, W>) {
+    float g[W], M[W], v[W];
+    load(g, grad + i);
+    load(M, m + i);
 #pragma unroll
     for (int j = 0; j < W; ++j) {
       const float step = __fmul_rn(g[j], scale);
       M[j] = __fmaf_rn(mu, M[j], step);
-      u[j] = __fmaf_rn(mu, M[j], step);
-      sum += double(u[j]) * u[j];
+      v[j] = __fmaf_rn(mu, M[j], step);
     }
-    store(m + at + i, M);
-    store(x + at + i, u);
+    store(m + i, M);
+    store(u + i, v);
+  });
+}
+
+// The sum of x's squares, by parts.
+template <int E>
+__global__ void __launch_bounds__(kThreads)
+    squares_kernel(const bf16* x, double* squares, int64_t size, const StepState* state) {
+  if (state->skip) return;
+  const int64_t at = int64_t(blockIdx.y) * size;
+  double sum = 0;
+  for_elements<E>(size, [&]<int W>(int64_t i, std::integral_constant<int, W>) {
+    float v[W];
+    load(v, x + at + i);
+#pragma unroll
+    for (int j = 0; j < W; ++j) sum += double(v[j]) * v[j];
   });
   sum = block_sum(sum);
   if (threadIdx.x == 0) squares[blockIdx.y * kMuonParts + blockIdx.x] = sum;
 }
 
-// x /= its norm; zeros stay.
+// to = x / its norm; zeros stay.
 template <int E>
 __global__ void __launch_bounds__(kThreads)
-    normalise_kernel(bf16* x, const double* squares, int64_t size, const StepState* state) {
+    normalise_kernel(const bf16* x, bf16* to, const double* squares, int64_t size,
+                     const StepState* state) {
   if (state->skip) return;
   double sum = 0;
   for (int p = 0; p < kMuonParts; ++p) sum += squares[blockIdx.y * kMuonParts + p];
@@ -76,27 +100,26 @@ __global__ void __launch_bounds__(kThreads)
     load(v, x + at + i);
 #pragma unroll
     for (int j = 0; j < W; ++j) v[j] *= scale;
-    store(x + at + i, v);
+    store(to + at + i, v);
   });
 }
 
-// p -= lr (decay p + size of the update * o), and the copy.
+// p -= lr (decay p + size of the update * x), and the copy.
 template <int E>
 __global__ void __launch_bounds__(kThreads)
-    apply_kernel(float* param, bf16* copy, const bf16* o, int64_t size, double lr_scale,
-                 float decay, float scale, const StepState* state) {
+    apply_kernel(float* param, bf16* copy, const bf16* x, int64_t n, double lr_scale, float decay,
+                 float scale, const StepState* state) {
   if (state->skip) return;
   const float lr = float(double(state->lr) * lr_scale);
-  const int64_t at = int64_t(blockIdx.y) * size;
-  for_elements<E>(size, [&]<int W>(int64_t i, std::integral_constant<int, W>) {
-    float p[W], x[W];
-    load(p, param + at + i);
-    load(x, o + at + i);
+  for_grid<E>(n, [&]<int W>(int64_t i, std::integral_constant<int, W>) {
+    float p[W], o[W];
+    load(p, param + i);
+    load(o, x + i);
 #pragma unroll
     for (int j = 0; j < W; ++j)
-      p[j] = __fmaf_rn(-lr, __fmaf_rn(decay, p[j], __fmul_rn(scale, x[j])), p[j]);
-    store(param + at + i, p);
-    if (copy) store(copy + at + i, p);
+      p[j] = __fmaf_rn(-lr, __fmaf_rn(decay, p[j], __fmul_rn(scale, o[j])), p[j]);
+    store(param + i, p);
+    if (copy) store(copy + i, p);
   });
 }
 
@@ -110,42 +133,56 @@ static void iterate(const Context& ctx, const MuonScratch& s, const Tensor& x, c
   ctx.gemm->run(ctx, {no, wide ? poly : x, no, wide ? x : poly, 1, kMuonA, x, y}, s.workspace);
 }
 
-template <int E>
-static void run_group(const Context& ctx, const Muon& a, const MuonScratch& s, int64_t b0,
-                      int64_t count) {
-  const int64_t m = a.param.dim(1), n = a.param.dim(2), size = m * n;
-  const dim3 grid(kMuonParts, unsigned(count));
-  Tensor x = s.x.rows(0, count), y = s.y.rows(0, count);
-  momentum_kernel<E><<<grid, kThreads, 0, ctx.stream>>>(
-      a.grad.rows(b0, count).as<float>(), a.m.rows(b0, count).as<float>(), x.as<bf16>(),
-      s.squares.as<double>(), size, float(a.momentum), a.state);
+void muon_momentum(const Context& ctx, const MuonMomentum& a) {
+  const int64_t n = a.grad.dim(0);
+  if (n == 0) return;
+  const bool wide = rows_aligned({a.grad, a.m, a.u});
+  const auto kernel = wide ? momentum_kernel<8> : momentum_kernel<1>;
+  kernel<<<grid_for(wide ? (n + 7) / 8 : n, kThreads), kThreads, 0, ctx.stream>>>(
+      a.grad.as<float>(), a.m.as<float>(), a.u.as<bf16>(), n, float(a.momentum), a.state);
   SLUICE_LAUNCHED(ctx.stream);
-  normalise_kernel<E>
+}
+
+template <int E>
+static void orthogonalize_group(const Context& ctx, const Orthogonalize& a, const MuonScratch& s,
+                                Tensor x) {
+  const int64_t count = x.dim(0), size = x.dim(1) * x.dim(2);
+  const dim3 grid(kMuonParts, unsigned(count));
+  Tensor y = s.y.rows(0, count);
+  squares_kernel<E>
       <<<grid, kThreads, 0, ctx.stream>>>(x.as<bf16>(), s.squares.as<double>(), size, a.state);
+  SLUICE_LAUNCHED(ctx.stream);
+  const Tensor from = x;
+  if (a.ns_steps % 2 == 1) std::swap(x, y);  // so that the last step ends in a.x
+  normalise_kernel<E><<<grid, kThreads, 0, ctx.stream>>>(from.as<bf16>(), x.as<bf16>(),
+                                                         s.squares.as<double>(), size, a.state);
   SLUICE_LAUNCHED(ctx.stream);
   for (int64_t step = 0; step < a.ns_steps; ++step) {
     iterate(ctx, s, x, y, s.gram.rows(0, count), s.poly.rows(0, count));
     std::swap(x, y);
   }
-  apply_kernel<E><<<grid, kThreads, 0, ctx.stream>>>(
-      a.param.rows(b0, count).as<float>(), a.copy ? a.copy.rows(b0, count).as<bf16>() : nullptr,
-      x.as<bf16>(), size, a.lr_scale, float(a.weight_decay),
-      float(0.2 * std::sqrt(double(std::max(m, n)))), a.state);
-  SLUICE_LAUNCHED(ctx.stream);
 }
 
-void muon(const Context& ctx, const Muon& a, const MuonScratch& s) {
-  const int64_t B = a.param.dim(0);
-  if (a.param.numel() == 0) return;
-  const auto flat = [](const Tensor& t) {
-    return t ? t.reshape({t.dim(0), t.dim(1) * t.dim(2)}) : t;
-  };
-  const bool aligned =
-      rows_aligned({flat(a.param), flat(a.grad), flat(a.m), flat(a.copy), flat(s.x)});
-  for (int64_t b0 = 0; b0 < B; b0 += s.x.dim(0)) {
-    const int64_t count = std::min(s.x.dim(0), B - b0);
-    aligned ? run_group<8>(ctx, a, s, b0, count) : run_group<1>(ctx, a, s, b0, count);
+void orthogonalize(const Context& ctx, const Orthogonalize& a, const MuonScratch& s) {
+  const int64_t B = a.x.dim(0);
+  if (a.x.numel() == 0) return;
+  const auto flat = [](const Tensor& t) { return t.reshape({t.dim(0), t.dim(1) * t.dim(2)}); };
+  const bool aligned = rows_aligned({flat(a.x), flat(s.y)});
+  for (int64_t b = 0; b < B; b += s.y.dim(0)) {
+    const Tensor x = a.x.rows(b, std::min(s.y.dim(0), B - b));
+    aligned ? orthogonalize_group<8>(ctx, a, s, x) : orthogonalize_group<1>(ctx, a, s, x);
   }
+}
+
+void muon_apply(const Context& ctx, const MuonApply& a) {
+  const int64_t n = a.param.dim(0);
+  if (n == 0) return;
+  const bool wide = rows_aligned({a.param, a.copy, a.x});
+  const auto kernel = wide ? apply_kernel<8> : apply_kernel<1>;
+  kernel<<<grid_for(wide ? (n + 7) / 8 : n, kThreads), kThreads, 0, ctx.stream>>>(
+      a.param.as<float>(), a.copy ? a.copy.as<bf16>() : nullptr, a.x.as<bf16>(), n, a.lr_scale,
+      float(a.weight_decay), float(muon_size(a.longer)), a.state);
+  SLUICE_LAUNCHED(ctx.stream);
 }
 
 }  // namespace sluice::cuda

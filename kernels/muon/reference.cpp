@@ -39,32 +39,42 @@ static Vec newton_schulz(Vec x, int64_t s, int64_t l, int64_t steps) {
   return x;
 }
 
-void muon(const Context&, const Muon& a, const MuonScratch&) {
+void muon_momentum(const Context&, const MuonMomentum& a) {
   if (a.state->skip) return;
-  const int64_t m = a.param.dim(1), n = a.param.dim(2), s = std::min(m, n), l = std::max(m, n);
-  const double lr = a.state->lr * a.lr_scale;
-  for_float_type(a.param, [&]<class T>(T) {
-    for (int64_t b = 0; b < a.param.dim(0); ++b) {
-      T *p = a.param.row<T>(b), *momentum = a.m.row<T>(b);
-      const T* grad = a.grad.row<T>(b);
-      Vec u(size_t(m * n));
+  for_float_type(a.grad, [&]<class T>(T) {
+    for (int64_t i = 0; i < a.grad.dim(0); ++i) {
+      const double g = double(a.grad.as<T>()[i]) * a.state->grad_scale;
+      const double M = a.momentum * a.m.as<T>()[i] + g;
+      a.m.as<T>()[i] = T(M);
+      a.u.as<T>()[i] = T(a.momentum * M + g);
+    }
+  });
+}
+
+void orthogonalize(const Context&, const Orthogonalize& a, const MuonScratch&) {
+  if (a.state->skip) return;
+  const int64_t m = a.x.dim(1), n = a.x.dim(2), s = std::min(m, n), l = std::max(m, n);
+  for_float_type(a.x, [&]<class T>(T) {
+    for (int64_t b = 0; b < a.x.dim(0); ++b) {
       // Where element (r, c) is in a matrix stored with its small side as rows.
       const auto place = [&](int64_t r, int64_t c) {
         return size_t(m <= n ? r * l + c : c * l + r);
       };
-      for (int64_t r = 0; r < m; ++r)
-        for (int64_t c = 0; c < n; ++c) {
-          const double g = double(grad[r * n + c]) * a.state->grad_scale;
-          const double M = a.momentum * momentum[r * n + c] + g;
-          momentum[r * n + c] = T(M);
-          u[place(r, c)] = a.momentum * M + g;
-        }
+      Vec u(size_t(m * n));
+      for (int64_t i = 0; i < m * n; ++i) u[place(i / n, i % n)] = double(a.x.row<T>(b)[i]);
       const Vec x = newton_schulz(std::move(u), s, l, a.ns_steps);
-      for (int64_t r = 0; r < m; ++r)
-        for (int64_t c = 0; c < n; ++c) {
-          T& e = p[r * n + c];
-          e = T(e - lr * (a.weight_decay * e + 0.2 * std::sqrt(double(l)) * x[place(r, c)]));
-        }
+      for (int64_t i = 0; i < m * n; ++i) a.x.row<T>(b)[i] = T(x[place(i / n, i % n)]);
+    }
+  });
+}
+
+void muon_apply(const Context&, const MuonApply& a) {
+  if (a.state->skip) return;
+  const double lr = a.state->lr * a.lr_scale;
+  for_float_type(a.param, [&]<class T>(T) {
+    for (int64_t i = 0; i < a.param.dim(0); ++i) {
+      T& p = a.param.as<T>()[i];
+      p = T(p - lr * (a.weight_decay * p + muon_size(a.longer) * double(a.x.as<T>()[i])));
     }
   });
 }

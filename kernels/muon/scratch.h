@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/muon/muon.h"
 
@@ -15,8 +16,8 @@ inline int64_t muon_matrices(Device device, int64_t B, int64_t m, int64_t n) {
 }
 
 struct MuonScratch {
-  Tensor x, y;        // [G, m, n] T, G = muon_matrices(); on CUDA bf16
-  Tensor gram, poly;  // [G, s, s] T, s = min(m, n); on CUDA bf16
+  Tensor y;           // [G, m, n] W, G = muon_matrices()
+  Tensor gram, poly;  // [G, s, s] W, s = min(m, n)
   Tensor squares;     // [G, kMuonParts] f64: CUDA
   Tensor workspace;   // of products: CUDA
 };
@@ -24,5 +25,10 @@ constexpr int64_t kMuonParts = 64;  // of a matrix, whose squares are summed apa
 
 // Of Jordan's iteration: steep at 0 (a), and near 1 it swings about 1 instead of converging.
 constexpr double kMuonA = 3.4445, kMuonB = -4.7750, kMuonC = 2.0315;
+
+// The factor of X, which gives the update the size of AdamW's.
+inline double muon_size(int64_t longer) {
+  return 0.2 * std::sqrt(double(longer));
+}
 
 }  // namespace sluice

@@ -253,8 +253,8 @@ TEST(MatrixRuns, WholeExpertsMayBeApartMatricesNot) {
   EXPECT_EQ(text(matrix_runs(spec, 14, 6)), "0: 1 of 2 x 2; 4: 1 of 1 x 2; ");
   EXPECT_EQ(text(matrix_runs(spec, 10, 0)), "");
   test::expect_contains(test::error_of([&] { matrix_runs(spec, 0, 7); }),
-                        {"w: matrix b is elements 4 .. 8", "shard 0 .. 7"});
-  test::expect_contains(test::error_of([&] { matrix_runs(spec, 2, 8); }), {"matrix a"});
+                        {"w: a matrix is elements 4 .. 8", "shard 0 .. 7"});
+  test::expect_contains(test::error_of([&] { matrix_runs(spec, 2, 8); }), {"elements 0 .. 4"});
 }
 
 }  // namespace
