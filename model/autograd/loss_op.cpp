@@ -22,14 +22,14 @@ Var linear_cross_entropy(Tape& tape, const Var& h, ParamId w, const LossInputs& 
                               .z_loss = in.z_loss};
   const int group = tape.params().spec(w).group;
   if (tape.recording()) {
-    tape.params().acquire(group, Pass::backward);
+    tape.params().acquire(group, Pass::backward, tape.ctx());
     const Grad dh = tape.grad(h);
     SLUICE_CHECK(!dh.add, "the loss is not the last that reads its input");
     a.dh = dh.t;
     a.dw = tape.params().grad(w);
   }
   linear_cross_entropy_forward(tape.ctx(), a);
-  if (tape.recording()) tape.params().release(group, Pass::backward);
+  if (tape.recording()) tape.params().release(group, Pass::backward, tape.ctx());
   tape.record("linear_cross_entropy", loss, [&tape, id = loss.id] {
     SLUICE_CHECK(tape.is_loss(id), "the gradients are those of d(loss) = 1, and this is not it");
   });

@@ -88,14 +88,27 @@ struct Shard {
                   // masters writes it, or calls refresh()
 };
 
-// Plain on one rank (PlainStore); a sharded one gathers and scatters behind the same calls.
+// What a store takes on its device, padding included.
+struct StoreBytes {
+  int64_t masters = 0, gradients = 0;  // of this rank's shards
+  int64_t copies = 0;                  // bf16
+  int64_t gathered = 0;                // whole groups, while they are used
+  int64_t unsharded = 0;               // gradients of whole groups, and what sums of them need
+
+  int64_t total() const { return masters + gradients + copies + gathered + unsharded; }
+};
+
+// Plain on one rank (PlainStore); a sharded one gathers and scatters behind the same calls
+// (trainer/parallel/sharded_store.h).
 class ParamStore {
  public:
   virtual ~ParamStore() = default;
 
-  int add_group(std::string name);     // returns the index for ParamSpec::group
-  ParamId add(const ParamSpec& spec);  // before allocate(); names are unique
-  virtual void allocate() = 0;         // after the last add(): fixes all storage
+  int add_group(std::string name);       // returns the index for ParamSpec::group
+  ParamId add(const ParamSpec& spec);    // before allocate(); names are unique
+  virtual void plan() = 0;               // sizes alone: shards exist, their memory does not
+  virtual void allocate() = 0;           // after the last add(): fixes all storage
+  virtual StoreBytes bytes() const = 0;  // also when only planned
 
   int groups() const { return int(group_names_.size()); }
   int size() const { return int(specs_.size()); }
@@ -106,18 +119,23 @@ class ParamStore {
 
   // Between acquire() and release() of its group, value() (and in a backward pass grad()) are
   // valid; memory kept across release() belongs to another block. Calls may nest, for
-  // one group too.
-  virtual void acquire(int group, Pass pass) = 0;
-  virtual void release(int group, Pass pass) = 0;
+  // one group too. In plan mode nothing is moved. An expert weight [E, ...] has the shape of the
+  // experts that this rank computes with.
+  virtual void acquire(int group, Pass pass, const Context& ctx = {}) = 0;
+  virtual void release(int group, Pass pass, const Context& ctx = {}) = 0;
   virtual Tensor value(ParamId id) = 0;  // bf16 on CUDA unless ParamSpec::wide; shape of the spec
   virtual Grad grad(ParamId id) = 0;     // where this micro-batch's gradient goes
 
-  // To be called when masters were changed without their copies, before the next pass.
+  // To be called when masters were changed by other than the update after finish_gradients(),
+  // before the next pass.
   virtual void refresh(const Context&) {}
 
   virtual void start_step() = 0;  // forgets the gradients of the step before
-  // Zeroes those that nothing wrote in this step.
+  // Makes the shards' gradients complete; zeroes those that nothing wrote in this step.
   virtual void finish_gradients(const Context& ctx = {}) = 0;
+  // What was released is in the shards when the context's stream comes here: for who looks at
+  // gradients before they are finished.
+  virtual void settle(const Context&) {}
   virtual const std::vector<Shard>& shards() const = 0;
   std::vector<Shard> trained_shards() const;  // those of UpdateRule::gradient
 

@@ -15,15 +15,13 @@ Tensor with_shape(const Tensor& flat, const std::vector<int64_t>& shape) {
   }
 }
 
-static constexpr int64_t kAlign = 128;  // elements: 256 bytes of the narrowest type
-
 void PlainStore::plan() {
   SLUICE_CHECK(shards_.empty(), "plan() or allocate() is called once");
   begin_.assign(1, 0);
   const bool trains = purpose_ == Purpose::training;
   for (int i = 0; i < size(); ++i) {
     const ParamSpec& s = spec({i});
-    begin_.push_back(begin_.back() + (s.numel() + kAlign - 1) / kAlign * kAlign);
+    begin_.push_back(begin_.back() + aligned_shard(s.numel()));
     const Tensor flat = make_tensor(nullptr, dtype_, device_, {s.numel()});
     Shard& shard = shards_.emplace_back(Shard{.id = {i}, .begin = 0, .master = flat, .grad = {}});
     if (trains && s.rule == UpdateRule::gradient) shard.grad = flat;
@@ -31,8 +29,7 @@ void PlainStore::plan() {
       shard.copy = make_tensor(nullptr, DType::bf16, device_, {s.numel()});
   }
   written_.assign(size_t(size()), false);
-  acquired_.assign(size_t(groups()), 0);
-  in_backward_.assign(size_t(groups()), 0);
+  holds_.start(*this);
 }
 
 void PlainStore::allocate() {
@@ -49,27 +46,24 @@ void PlainStore::allocate() {
   }
 }
 
-PlainStore::Bytes PlainStore::bytes() const {
+StoreBytes PlainStore::bytes() const {
   const int64_t n = begin_.back(), each = n * size_of(dtype_);
-  return {each, purpose_ == Purpose::training ? each : 0,
-          device_ == Device::cuda ? n * size_of(DType::bf16) : 0};
+  return {.masters = each,
+          .gradients = purpose_ == Purpose::training ? each : 0,
+          .copies = device_ == Device::cuda ? n * size_of(DType::bf16) : 0};
 }
 
-void PlainStore::acquire(int group, Pass pass) {
-  ++acquired_.at(size_t(group));
-  in_backward_.at(size_t(group)) += pass == Pass::backward;
+void PlainStore::acquire(int group, Pass pass, const Context&) {
+  holds_.acquire(group, pass);
 }
 
-void PlainStore::release(int group, Pass pass) {
-  SLUICE_CHECK(acquired_.at(size_t(group)) > 0, "group ", group_name(group), " is not acquired");
-  --acquired_[size_t(group)];
-  in_backward_.at(size_t(group)) -= pass == Pass::backward;
+void PlainStore::release(int group, Pass pass, const Context&) {
+  holds_.release(group, pass);
 }
 
 Tensor PlainStore::value(ParamId id) {
   const ParamSpec& s = spec(id);
-  SLUICE_CHECK(acquired_.at(size_t(s.group)) > 0, s.name, " is used outside its block ",
-               group_name(s.group));
+  holds_.check_value(s);
   const Shard& shard = shards_.at(size_t(id.index));
   return with_shape(shard.copy ? shard.copy : shard.master, s.shape);
 }
@@ -81,10 +75,8 @@ void PlainStore::refresh(const Context& ctx) {
 
 Grad PlainStore::grad(ParamId id) {
   const ParamSpec& s = spec(id);
-  SLUICE_CHECK(in_backward_.at(size_t(s.group)) > 0, "gradient of ", s.name,
-               " is used outside its block's backward pass");
-  SLUICE_CHECK(s.rule == UpdateRule::gradient && purpose_ == Purpose::training, s.name,
-               " has no gradient");
+  holds_.check_grad(s);
+  SLUICE_CHECK(purpose_ == Purpose::training, s.name, " has no gradient: inference");
   const bool add = written_.at(size_t(id.index));
   written_[size_t(id.index)] = true;
   return {with_shape(shards_.at(size_t(id.index)).grad, s.shape), add};

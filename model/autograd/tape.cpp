@@ -175,12 +175,13 @@ std::shared_ptr<const ArenaTensor> Tape::hold_upstream(int id) {
 }
 
 void Tape::acquire(const std::vector<int>& groups, Pass pass) {
-  for (const int g : groups) params_.acquire(g, pass);
+  for (const int g : groups) params_.acquire(g, pass, ctx_);
 }
 
 void Tape::release(const std::vector<int>& groups, Pass pass) {
-  for (auto g = groups.rbegin(); g != groups.rend(); ++g) params_.release(*g, pass);
+  for (auto g = groups.rbegin(); g != groups.rend(); ++g) params_.release(*g, pass, ctx_);
   if (pass == Pass::forward || !report_nonfinite_) return;
+  params_.settle(ctx_);
   for (const Shard& shard : params_.trained_shards()) {
     const ParamSpec& spec = params_.spec(shard.id);
     if (std::find(groups.begin(), groups.end(), spec.group) != groups.end())

@@ -11,7 +11,7 @@
 
 namespace sluice {
 
-MemoryPlan plan_memory(const Context& ctx, const PlainStore& params, const StepStats& stats,
+MemoryPlan plan_memory(const Context& ctx, const ParamStore& params, const StepStats& stats,
                        StepRunner& runner, Optimizer& optimizer, PlannedShapes shapes) {
   MemoryPlan plan{.params = params.bytes(), .moments = optimizer.bytes()};
   const auto largest = [&](const PlannedPeak& p) {
@@ -68,7 +68,8 @@ std::string to_string(const MemoryPlan& p, const std::string& device) {
   };
   std::string text = fmt::format("memory on {}\n", device);
   text += line("masters, f32", p.params.masters) + line("bf16 copies", p.params.copies) +
-          line("gradients", p.params.gradients) + line("moments", p.moments) +
+          line("gradients", p.params.gradients) + line("gathered groups", p.params.gathered) +
+          line("gradients of whole groups", p.params.unsharded) + line("moments", p.moments) +
           line("micro-batch", p.inputs) + line("step state, statistics", p.control);
   int64_t gaps = p.step;
   for (int i = 0; i < kPurposes; ++i) {

@@ -12,16 +12,14 @@
 namespace sluice {
 
 struct MemoryPlan {
-  PlainStore::Bytes params{};
+  StoreBytes params{};
   int64_t moments = 0;
   int64_t inputs = 0;   // micro-batches; 0 where the loader's are read
   int64_t control = 0;  // step state, statistics, sums
   int64_t step = 0;     // the arena: what a step, a validation or a probe takes
   std::array<int64_t, kPurposes> at_peak{};  // of it, when it is largest; the rest are gaps
 
-  int64_t total() const {
-    return params.masters + params.gradients + params.copies + moments + inputs + control + step;
-  }
+  int64_t total() const { return params.total() + moments + inputs + control + step; }
 };
 
 // Shapes of micro-batches that a run trains on, and validates on.
@@ -30,7 +28,7 @@ struct PlannedShapes {
 };
 
 // Plans passes and updates; nothing of it touches the device.
-MemoryPlan plan_memory(const Context& ctx, const PlainStore& params, const StepStats& stats,
+MemoryPlan plan_memory(const Context& ctx, const ParamStore& params, const StepStats& stats,
                        StepRunner& runner, Optimizer& optimizer, PlannedShapes shapes);
 
 // The same from a config: what Trainer would take. Reads what says how many documents a row may
