@@ -1,4 +1,5 @@
-// kernels/device/mma.cuh -- 16 x 16 tiles of bf16 in shared memory, and products of them by a warp.
+// kernels/device/mma.cuh -- 16 x 16 tiles of bf16 or fp16 in shared memory, and products of them by
+// a warp.
 //
 // One product: c [16, 8] += a [16, 16] b [16, 8], f32 sums. Lane l holds of a tile [16, 16] the
 // elements (l / 4 + 8 (r % 2), 2 (l % 4) + 8 (r / 2) + {0, 1}) in register r, and of c the elements
@@ -7,6 +8,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <cstdint>
 
@@ -17,12 +19,12 @@ using bf16 = __nv_bfloat16;
 __device__ inline uint32_t shared_address(const void* p) {
   return uint32_t(__cvta_generic_to_shared(p));
 }
-__device__ inline void ldmatrix(uint32_t (&r)[4], const bf16* p) {
+__device__ inline void ldmatrix(uint32_t (&r)[4], const void* p) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(shared_address(p)));
 }
-__device__ inline void ldmatrix_transposed(uint32_t (&r)[4], const bf16* p) {
+__device__ inline void ldmatrix_transposed(uint32_t (&r)[4], const void* p) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(shared_address(p)));
@@ -70,12 +72,28 @@ __device__ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, u
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// The same of fp16.
+__device__ inline void mma_fp16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 __device__ inline uint32_t pack(float low, float high) {
   const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&v);
 }
 __device__ inline float2 unpack(uint32_t v) {
   return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v));
+}
+__device__ inline uint32_t pack_fp16(float low, float high) {
+  const __half2 v = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&v);
+}
+__device__ inline float2 unpack_fp16(uint32_t v) {
+  return __half22float2(*reinterpret_cast<const __half2*>(&v));
 }
 
 // 16 bytes from global to shared memory, behind the thread's back; zeros if !there.

@@ -22,7 +22,7 @@ struct ChunkAt {
   int n0, C;
 };
 
-// Workspace of forward; backward reads it again, E and S are there for it alone. By chunk and value
+// Workspace of forward; backward reads it again, A, E and S are there for it alone. By chunk and value
 // head, rows of a chunk's missing tokens are zero. Chunks are numbered document by document.
 struct Memory {
   Memory(void* memory, const kda::Sizes& s, bool keeps) {
@@ -32,19 +32,21 @@ struct Memory {
       to = reinterpret_cast<std::remove_reference_t<decltype(to)>>(p);
       p += (count * int64_t(sizeof(*to)) + 255) / 256 * 256;
     };
-    take(q_plus, units * kC * s.K), take(k_plus, units * kC * s.K), take(k_minus, units * kC * s.K);
-    take(A, units * kC * kC), take(P, units * kC * kC);
+    take(q_plus, units * kC * s.K), take(k_plus, units * kC * s.K), take(W, units * kC * s.K);
+    take(R, units * kC * kC), take(A, kept * kC * kC);
     take(E, kept * kC * s.V), take(S, kept * s.K * s.V);
     take(gamma, units * s.K), take(chunk, s.chunks()), take(first, s.documents + 1);
     bytes = p - static_cast<char*>(memory);
   }
-  bf16 *q_plus, *k_plus, *k_minus;  // [64, K] q e^G, k e^G, w e^{G_C - G}
-  bf16 *A, *P;                      // [64, 64] (I + L)^-1 and P
-  bf16* E;                          // [64, V]
-  bf16* S;                          // [K, V] the state that enters
-  float* gamma;                     // [K] e^{G_C}
-  ChunkAt* chunk;                   // [chunks]
-  int* first;                       // [documents + 1] number of a document's first chunk
+  bf16 *q_plus, *k_plus;  // [64, K] q e^G, k e^G
+  bf16* W;                // [64, K] A^T (w e^{G_C - G})
+  bf16* R;                // [64, 64] P A
+  bf16* A;                // [64, 64] (I + L)^-1
+  bf16* E;                // [64, V]
+  bf16* S;                // [K, V] the state that enters
+  float* gamma;           // [K] e^{G_C}
+  ChunkAt* chunk;         // [chunks]
+  int* first;             // [documents + 1] number of a document's first chunk
   int64_t bytes;
 };
 

@@ -17,19 +17,31 @@ constexpr int kBlock = 16, kBlocks = kC / kBlock;
 template <int D>
 constexpr int kPrepareThreads = 2 * D;  // two channels of a block of rows each
 
-// Matrices are tiles (wgmma.cuh).
+// Factors that no gate makes larger than 2 are fp16 times this: bf16 would round eight times as
+// much, and what fp16 calls 0 is then below 2e-11.
+constexpr int kFp16Bits = 12;
+constexpr float kFp16Scale = 1 << kFp16Bits;
+
+// Matrices are tiles (wgmma.cuh), but for those with a pitch of kInverse.
 template <int D>
 struct Prepare {
-  // As read; then, of safe blocks, q, k and w anchored in their middle.
-  bf16 q[kC * D], k[kC * D], g[kC * D];
   union {
-    struct {  // times the decay since their block began, or (w) to its end
-      bf16 q_begun[kC * D], k_begun[kC * D], w_left[kC * D];
+    struct {  // as read; then, of safe blocks, q, k and w anchored in their middle
+      bf16 q[kC * D], k[kC * D], g[kC * D];
+    };
+    float room[kC * kInverse];  // after that
+    __half inverse[kC * kC];    // at last: A
+  };
+  __half w_left[kC * D];  // times the decay to their block's end
+  union {
+    struct {  // times the decay since their block began
+      __half q_begun[kC * D], k_begun[kC * D];
     };
     struct {  // after that
-      float L[kC * kInverse], A[kC * kInverse], room[kC * kInverse];
+      float L[kC * kInverse], A[kC * kInverse];
     };
   };
+  __half P[kC * kC];
   float total[kBlocks * D];  // log decay of a block
   float q_norm[kC], k_norm[kC], beta[kC];
   int unsafe[kBlocks];
@@ -37,7 +49,7 @@ struct Prepare {
 struct Inputs {
   Rows q, k, g, beta;
   Gate gate;
-  int H, HV;
+  int H, HV, keeps;
 };
 
 template <int D>
@@ -134,19 +146,14 @@ __device__ void make_factors(const Inputs& in, ChunkAt at, int hv, Prepare<D>& s
   const Pair first = G[0] - middle, second = middle - all;
   if (fmaxf(fmaxf(first.x, first.y), fmaxf(second.x, second.y)) > kRange) s.unsafe[I] = 1;
   __syncthreads();
-  Pair before{0, 0}, after{0, 0};
+  Pair before{0, 0};
 #pragma unroll
-  for (int J = 0; J < kBlocks; ++J) {
-    const Pair total = read(s.total + J * D + d);
-    if (J < I) before = before + total;
-    if (J > I) after = after + total;
-  }
-  if (I == 0) {
-    write(m.gamma + unit * D + d, power_of_2(all + after));
-  }
+  for (int J = 0; J < kBlocks - 1; ++J)
+    if (J < I) before = before + read(s.total + J * D + d);
+  if (I == kBlocks - 1) write(m.gamma + unit * D + d, power_of_2(before + all));
   const bool safe = !s.unsafe[I];
-  const Pair begin = power_of_2(middle), end = power_of_2(all - middle);
-  before = power_of_2(before), after = power_of_2(after);
+  const Pair begin = power_of_2(middle) * kFp16Scale, end = power_of_2(all - middle) * kFp16Scale;
+  before = power_of_2(before) * (1 / kFp16Scale);
 #pragma unroll
   for (int r = 0; r < kBlock; ++r) {
     const int i = I * kBlock + r, e = tile_at(i, d);
@@ -158,12 +165,11 @@ __device__ void make_factors(const Inputs& in, ChunkAt at, int hv, Prepare<D>& s
       write(s.q + e, q * x), write(s.k + e, k * x), write(s.g + e, w * y);
       begun = x * begin, left = y * end;
     } else {
-      begun = power_of_2(G[r]), left = power_of_2(all - G[r]);
+      begun = power_of_2(G[r]) * kFp16Scale, left = power_of_2(all - G[r]) * kFp16Scale;
     }
     write(s.q_begun + e, q * begun), write(s.k_begun + e, k * begun), write(s.w_left + e, w * left);
     const int64_t out = unit * kC * D + e;
     write(m.q_plus + out, q * begun * before), write(m.k_plus + out, k * begun * before);
-    write(m.k_minus + out, w * left * after);
   }
   __syncthreads();
 }

@@ -8,7 +8,7 @@ namespace sluice::cuda::kda_gpu {
 // The table of chunks.
 void number_chunks(const Context& ctx, const Tensor& cu_seqlens, const kda::Sizes& s,
                    const Memory& m);
-// Q+, K+, K-, gamma, (I + L)^-1 and P of every chunk.
+// Q+, K+, W, R, gamma and (I + L)^-1 of every chunk.
 void prepare(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const Memory& m);
 // O, the final states; E and S of every chunk.
 void scan(const Context& ctx, const KdaForward& a, const kda::Sizes& s, const Memory& m);

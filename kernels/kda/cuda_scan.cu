@@ -1,6 +1,8 @@
 // kernels/kda/cuda_scan.cu -- the state through a document's chunks, first to last.
 //
-//   Y = V - K+ S      E = (I + L)^-1 Y      O = Q+ S + P E      S' = gamma S + K-^T E
+//   Y = V - K+ S      O = Q+ S + R Y      S' = gamma S + W^T Y      E = (I + L)^-1 Y
+//
+// E is for backward alone.
 //
 // cuda_state.cuh has how a CTA holds it.
 #include "kernels/kda/cuda_ops.h"
@@ -11,13 +13,14 @@ namespace sluice::cuda::kda_gpu {
 namespace {
 
 // One chunk's operands come in parts, each with its own pair of barriers.
-enum Part { kReadKeys, kReadQueries, kWrite, kValues, kPartCount };
+enum Part { kReadKeys, kReadQueries, kWrite, kInverse, kValues, kPartCount };
 
 template <int D>
 struct Stage {
-  bf16 k_plus[kC * D];               // kReadKeys
-  bf16 q_plus[kC * D], A[kC * kC];   // kReadQueries, with gamma
-  bf16 k_minus[kC * D], P[kC * kC];  // kWrite
+  bf16 k_plus[kC * D];         // kReadKeys
+  bf16 q_plus[kC * D];         // kReadQueries, with gamma
+  bf16 W[kC * D], R[kC * kC];  // kWrite
+  bf16 A[kC * kC];             // kInverse, if backward follows
 };
 
 template <int D>
@@ -55,13 +58,16 @@ __device__ void fetch(const Tensors& t, const Memory& m, Shared<D>& s, int begin
       constexpr int kWide = sizeof(to.k_plus), kSquare = sizeof(to.A);
       start(kReadKeys, kWide);
       bulk_copy(to.k_plus, m.k_plus + unit * kC * D, kWide, full[kReadKeys]);
-      start(kReadQueries, kWide + kSquare + D * 4);
+      start(kReadQueries, kWide + D * 4);
       bulk_copy(to.q_plus, m.q_plus + unit * kC * D, kWide, full[kReadQueries]);
-      bulk_copy(to.A, m.A + unit * kC * kC, kSquare, full[kReadQueries]);
       bulk_copy(s.gamma[turn.stage], m.gamma + unit * D, D * 4, full[kReadQueries]);
       start(kWrite, kWide + kSquare);
-      bulk_copy(to.k_minus, m.k_minus + unit * kC * D, kWide, full[kWrite]);
-      bulk_copy(to.P, m.P + unit * kC * kC, kSquare, full[kWrite]);
+      bulk_copy(to.W, m.W + unit * kC * D, kWide, full[kWrite]);
+      bulk_copy(to.R, m.R + unit * kC * kC, kSquare, full[kWrite]);
+      if (t.keeps) {
+        start(kInverse, kSquare);
+        bulk_copy(to.A, m.A + unit * kC * kC, kSquare, full[kInverse]);
+      }
     }
     __syncwarp();
   }
@@ -105,60 +111,66 @@ struct Scan {
     release(s.empty[turn.stage][kValues]);
   }
 
-  // Y from the state; O of the chunk before leaves meanwhile.
+  // Y and Q+ S from the state, which then decays; O of the chunk before leaves meanwhile.
   __device__ void read(int chunk, Turn turn, ChunkAt before, float (&o)[32]) {
     Barrier *full = s.full[turn.stage], *empty = s.empty[turn.stage];
     const Stage<D>& c = s.stage[turn.stage];
     full[kReadKeys].wait(turn.parity);
+    wgmma_wait<0>();  // of none: else ptxas has the decay wait for what follows
+    state.pin();
     wgmma_begin();
     const uint64_t k_plus = tile_descriptor(c.k_plus), q_plus = tile_descriptor(c.q_plus);
 #pragma unroll
     for (int x = 0; x < kSteps; ++x) wgmma<-1, false>(y, a[x], columns_at(k_plus, x));
     wgmma_commit();
-    store_o(before);
-    if (t.keeps)
-      store_transposed(a, room(), m.S + (int64_t(chunk) * t.HV + hv) * D * D + column(), D, D);
     full[kReadQueries].wait(turn.parity);
     wgmma_begin();
 #pragma unroll
-    for (int x = 0; x < kSteps / 2; ++x) wgmma<1, false>(o, a[x], columns_at(q_plus, x), x > 0);
+    for (int x = 0; x < kSteps; ++x) wgmma<1, false>(o, a[x], columns_at(q_plus, x), x > 0);
     wgmma_commit();
+    store_o(before);
+    if (t.keeps)
+      store_transposed(a, room(), m.S + (int64_t(chunk) * t.HV + hv) * D * D + column(), D, D);
+    state.decay(s.gamma[turn.stage]);
     wgmma_wait<1>();
     pin(y);
     release(empty[kReadKeys]);
   }
 
-  __device__ void step(int chunk, Turn turn, ChunkAt before, bool last) {
-    Barrier *full = s.full[turn.stage], *empty = s.empty[turn.stage];
-    const Stage<D>& c = s.stage[turn.stage];
-    uint32_t b[4][4], f[4][4];
-    float e[32], o[32];
-    read(chunk, turn, before, o);
-#pragma unroll
-    for (int x = 0; x < 4; ++x) pack_step(b[x], y, x);
-    const uint64_t A = tile_descriptor(c.A), P = tile_descriptor(c.P);
-    const uint64_t q_plus = tile_descriptor(c.q_plus);
+  // E of the chunk, b being Y.
+  __device__ void store_errors(int chunk, Turn turn, const uint32_t (&b)[4][4]) {
+    float e[32];
+    s.full[turn.stage][kInverse].wait(turn.parity);
+    const uint64_t A = tile_descriptor(s.stage[turn.stage].A);
     wgmma_begin();
 #pragma unroll
     for (int x = 0; x < 4; ++x) wgmma<1, false>(e, b[x], columns_at(A, x), x > 0);
     wgmma_commit();
-#pragma unroll
-    for (int x = kSteps / 2; x < kSteps; ++x) wgmma<1, false>(o, a[x], columns_at(q_plus, x));
-    wgmma_commit();
-    state.decay(s.gamma[turn.stage]);
-    wgmma_wait<1>();
+    wgmma_wait<0>();
     pin(e);
+    release(s.empty[turn.stage][kInverse]);
+    uint32_t f[4][4];
 #pragma unroll
     for (int x = 0; x < 4; ++x) pack_step(f[x], e, x);
+    store_transposed(f, room(), m.E + (int64_t(chunk) * t.HV + hv) * kC * D + column(), D, kC);
+  }
+
+  __device__ void step(int chunk, Turn turn, ChunkAt before, bool last) {
+    Barrier *full = s.full[turn.stage], *empty = s.empty[turn.stage];
+    const Stage<D>& c = s.stage[turn.stage];
+    uint32_t b[4][4];
+    float o[32];
+    read(chunk, turn, before, o);
+#pragma unroll
+    for (int x = 0; x < 4; ++x) pack_step(b[x], y, x);
     full[kWrite].wait(turn.parity);
+    const uint64_t R = tile_descriptor(c.R);
     wgmma_begin();
-    state.template add_product<1>(f, c.k_minus);
+    state.template add_product<1>(b, c.W);
     wgmma_commit();
 #pragma unroll
-    for (int x = 0; x < 4; ++x) wgmma<1, false>(o, f[x], columns_at(P, x));
+    for (int x = 0; x < 4; ++x) wgmma<1, false>(o, b[x], columns_at(R, x));
     wgmma_commit();
-    if (t.keeps)
-      store_transposed(f, room(), m.E + (int64_t(chunk) * t.HV + hv) * kC * D + column(), D, kC);
     if (!last) start(Turn(turn.index + 1));
     wgmma_wait<1>();
     state.pin();
@@ -169,6 +181,7 @@ struct Scan {
 #pragma unroll
     for (int x = 0; x < 4; ++x) pack_step(out[x], o, x);
     release(empty[kWrite]);
+    if (t.keeps) store_errors(chunk, turn, b);
   }
 };
 

@@ -1,7 +1,7 @@
 // kernels/kda/cuda_scan_backward.cu -- the state's gradient through a document's chunks, last to
 // first.
 //
-//   dE = P^T dO + K- D     X = (I + L)^-T dE = dV     D before = gamma D + Q+^T dO - K+^T X
+//   X = R^T dO + W D = dV     D before = gamma D + Q+^T dO - K+^T X
 //
 // cuda_state.cuh has how a CTA holds it.
 #include "kernels/kda/cuda_ops.h"
@@ -12,14 +12,13 @@ namespace sluice::cuda::kda_gpu {
 namespace {
 
 // One chunk's operands come in parts, each with its own pair of barriers, in the order of use.
-enum Part { kOutput, kErrors, kQueries, kInverse, kReaders, kPartCount };
+enum Part { kOutput, kWrite, kQueries, kReaders, kPartCount };
 
 template <int D>
 struct Stage {
-  bf16 k_minus[kC * D], P[kC * kC];  // kErrors
-  bf16 q_plus[kC * D];               // kQueries, with gamma
-  bf16 A[kC * kC];                   // kInverse
-  bf16 k_plus[kC * D];               // kReaders
+  bf16 W[kC * D], R[kC * kC];  // kWrite
+  bf16 q_plus[kC * D];         // kQueries, with gamma
+  bf16 k_plus[kC * D];         // kReaders
 };
 
 template <int D>
@@ -52,19 +51,17 @@ __device__ void fetch(const Tensors& t, const Memory& m, Shared<D>& s, int begin
     full[kOutput].arrive_after_copies();
     if (threadIdx.x % 32 == 0) {
       Stage<D>& to = s.stage[turn.stage];
-      constexpr int kWide = sizeof(to.k_minus), kSquare = sizeof(to.P);
+      constexpr int kWide = sizeof(to.W), kSquare = sizeof(to.R);
       const auto start = [&](Part part, int bytes) {
         empty[part].wait(turn.parity ^ 1);
         full[part].arrive_expecting(bytes);
       };
-      start(kErrors, kWide + kSquare);
-      bulk_copy(to.P, m.P + unit * kC * kC, kSquare, full[kErrors]);
-      bulk_copy(to.k_minus, m.k_minus + unit * kC * D, kWide, full[kErrors]);
+      start(kWrite, kWide + kSquare);
+      bulk_copy(to.R, m.R + unit * kC * kC, kSquare, full[kWrite]);
+      bulk_copy(to.W, m.W + unit * kC * D, kWide, full[kWrite]);
       start(kQueries, kWide + D * 4);
       bulk_copy(s.gamma[turn.stage], m.gamma + unit * D, D * 4, full[kQueries]);
       bulk_copy(to.q_plus, m.q_plus + unit * kC * D, kWide, full[kQueries]);
-      start(kInverse, kSquare);
-      bulk_copy(to.A, m.A + unit * kC * kC, kSquare, full[kInverse]);
       start(kReaders, kWide);
       bulk_copy(to.k_plus, m.k_plus + unit * kC * D, kWide, full[kReaders]);
     }
@@ -87,21 +84,23 @@ struct Scan {
   __device__ bf16* room() { return s.out[threadIdx.x / 32]; }
   __device__ int column() { return v0 + int(threadIdx.x) / 32 * 16; }
 
-  // dE; the state leaves for memory meanwhile, and becomes gamma D + Q+^T dO.
-  __device__ void read(int64_t unit, Turn turn, float (&e)[32]) {
+  // X; the state leaves for memory meanwhile, and becomes gamma D + Q+^T dO.
+  __device__ void read(int64_t unit, Turn turn, float (&x)[32]) {
     Barrier *full = s.full[turn.stage], *empty = s.empty[turn.stage];
     const Stage<D>& c = s.stage[turn.stage];
     uint32_t d_o[4][4];
     full[kOutput].wait(turn.parity);
     load_transposed(d_o, s.d_o[turn.stage]);
     release(empty[kOutput]);
-    full[kErrors].wait(turn.parity);
-    const uint64_t P = tile_descriptor(c.P), k_minus = tile_descriptor(c.k_minus);
+    full[kWrite].wait(turn.parity);
+    wgmma_wait<0>();  // of none: else ptxas has the decay wait for what follows
+    state.pin();
+    const uint64_t R = tile_descriptor(c.R), W = tile_descriptor(c.W);
     wgmma_begin();
 #pragma unroll
-    for (int x = 0; x < 4; ++x) wgmma<1, true>(e, d_o[x], rows_at(P, x), x > 0);
+    for (int i = 0; i < 4; ++i) wgmma<1, true>(x, d_o[i], rows_at(R, i), i > 0);
 #pragma unroll
-    for (int x = 0; x < kSteps; ++x) wgmma<1, false>(e, a[x], columns_at(k_minus, x));
+    for (int i = 0; i < kSteps; ++i) wgmma<1, false>(x, a[i], columns_at(W, i));
     wgmma_commit();
     full[kQueries].wait(turn.parity);
     state.decay(s.gamma[turn.stage]);
@@ -110,8 +109,8 @@ struct Scan {
     wgmma_commit();
     store_transposed(a, room(), b.D + unit * D * D + column(), D, D);
     wgmma_wait<1>();
-    pin(e);
-    release(empty[kErrors]);
+    pin(x);
+    release(empty[kWrite]);
   }
 
   // dV is X, unless it is added to: then X has a place of its own. f: x, rounded.
@@ -134,21 +133,13 @@ struct Scan {
     const Stage<D>& c = s.stage[turn.stage];
     const int64_t unit = int64_t(chunk) * t.HV + hv;
     uint32_t f[4][4];
-    float e[32], x[32];
-    read(unit, turn, e);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) pack_step(f[i], e, i);
-    full[kInverse].wait(turn.parity);
-    const uint64_t A = tile_descriptor(c.A);
-    wgmma_begin();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) wgmma<1, true>(x, f[i], rows_at(A, i), i > 0);
-    wgmma_commit();
-    wgmma_wait<0>();
-    pin(x), state.pin();
-    release(empty[kQueries]), release(empty[kInverse]);
+    float x[32];
+    read(unit, turn, x);
 #pragma unroll
     for (int i = 0; i < 4; ++i) pack_step(f[i], x, i);
+    wgmma_wait<0>();
+    state.pin();
+    release(empty[kQueries]);
     full[kReaders].wait(turn.parity);
     wgmma_begin();
     state.template add_product<-1>(f, c.k_plus);

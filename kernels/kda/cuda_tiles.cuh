@@ -69,6 +69,9 @@ __device__ inline float2 pair_at(const float* p) {
 __device__ inline void put_pair(bf16* p, float x, float y) {
   *reinterpret_cast<uint32_t*>(p) = pack(x, y);
 }
+__device__ inline void put_pair(__half* p, float x, float y) {
+  *reinterpret_cast<uint32_t*>(p) = pack_fp16(x, y);
+}
 __device__ inline void put_pair(float* p, float x, float y) {
   *reinterpret_cast<float2*>(p) = {x, y};
 }

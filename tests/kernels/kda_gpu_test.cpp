@@ -94,11 +94,8 @@ void add_values(std::vector<Case>& all) {
                      p.decay([](int64_t, int64_t, int64_t) { return -0.02; });
                      fill(p.beta.view(), 1000);
                      similar_keys(p, cosine);
-                     // .02: every token writes to about the same place, and what it writes is bf16.
-                     // About 50 of these (the decay's reach), each good to .0011 and larger than
-                     // the state by sqrt(2), add up to .011.
                    },
-                   {.02, .02, .02}});
+                   {.dA_log = .0065}});  // as in kda_contract_gpu_test.cpp
   all.push_back({"norms", shape({0, 150}, kBounded), [](KdaProblem& p) {
                    for (const Tensor& t : {p.q.view(), p.k.view()})
                      for (int64_t i = 0; i < t.numel(); ++i) {

@@ -11,51 +11,66 @@
 
 namespace sluice::test {
 
-// A tensor on the GPU. Rows of token tensors (bf16) lie kPad elements further apart than they need;
-// what lies between is NaN and must stay so.
+// A tensor on the GPU. Rows of token tensors (bf16) lie kPad elements further apart than they need,
+// and kGuard rows lie before the first and after the last; what is no row's is NaN and must stay
+// so.
 struct OnGpu {
-  static constexpr int64_t kPad = 8;
+  static constexpr int64_t kPad = 8, kGuard = 16;
 
   // `values` null: all NaN.
-  OnGpu(const Tensor& like, bool token, const Tensor* values) : token(token) {
-    const int64_t N = like.dim(0), width = N ? like.numel() / N : 0, pad = token ? kPad : 0;
-    const Buffer wide(token ? DType::bf16 : DType::f32, {N, width + pad});
+  OnGpu(const Tensor& like, bool token, const Tensor* values)
+      : token(token),
+        input(values != nullptr),
+        rows(like.dim(0)),
+        width(row_elements(like)),
+        pitch(width + (token ? kPad : 0)),
+        host(token ? DType::bf16 : DType::f32, {rows + 2 * kGuard, pitch}) {
     if (token)
-      std::fill_n(static_cast<uint16_t*>(wide.view().data), N * (width + pad), uint16_t(0xffff));
+      std::fill_n(static_cast<uint16_t*>(host.view().data), host.view().numel(), uint16_t(0xffff));
     else
-      fill(wide.view(), NAN);
+      fill(host.view(), NAN);
     for (int64_t i = 0; values && i < like.numel(); ++i) {
-      const int64_t at = i / width * (width + pad) + i % width;
       if (token)
-        static_cast<uint16_t*>(wide.view().data)[at] = to_bf16(element(*values, i));
+        static_cast<uint16_t*>(host.view().data)[at(i)] = to_bf16(element(*values, i));
       else
-        wide.view().as<float>()[at] = float(element(*values, i));
+        host.view().as<float>()[at(i)] = float(element(*values, i));
     }
-    memory = Buffer(wide.view().dtype, {N, width + pad}, Device::cuda);
-    copy(wide.view(), memory.view());
+    memory = Buffer(host.view().dtype, {rows + 2 * kGuard, pitch}, Device::cuda);
+    copy(host.view(), memory.view());
     t = like;
-    t.data = memory.view().data;
+    t.data = memory.view().rows(kGuard, rows).data;
     t.dtype = memory.view().dtype;
     t.device = Device::cuda;
-    t.stride[0] = like.rank == 1 ? 1 : width + pad;
+    t.stride[0] = like.rank == 1 ? 1 : pitch;
   }
 
+  static int64_t row_elements(const Tensor& t) {
+    int64_t n = 1;
+    for (int d = 1; d < t.rank; ++d) n *= t.dim(d);
+    return n;
+  }
+  // Element i of the tensor in memory.
+  int64_t at(int64_t i) const { return (kGuard + i / width) * pitch + i % width; }
+
+  // To the host; inputs and what is no row's must be as they were.
   void download(const Tensor& to) const {
-    const Tensor& m = memory.view();
-    const Buffer wide(m.dtype, {m.dim(0), m.dim(1)});
-    copy(m, wide.view());
-    const int64_t pad = token ? kPad : 0, width = m.dim(1) - pad;
-    for (int64_t e = 0; e < m.numel(); ++e) {
-      const double x = token ? from_bf16(static_cast<const uint16_t*>(wide.view().data)[e])
-                             : double(wide.view().as<float>()[e]);
-      if (e % m.dim(1) < width)
-        set_element(to, e / m.dim(1) * width + e % m.dim(1), x);
+    const Buffer now(host.view());
+    copy(memory.view(), now.view());
+    for (int64_t e = 0; e < now.view().numel(); ++e) {
+      const double x = token ? from_bf16(static_cast<const uint16_t*>(now.view().data)[e])
+                             : double(now.view().as<float>()[e]);
+      const int64_t row = e / pitch - kGuard, column = e % pitch;
+      if (row >= 0 && row < rows && column < width)
+        set_element(to, row * width + column, x);
       else
-        ASSERT_TRUE(std::isnan(x)) << "written between rows, element " << e;
+        ASSERT_TRUE(std::isnan(x)) << "written outside the rows, element " << e;
     }
+    ASSERT_TRUE(!input || same_bits(now.view(), host.view())) << "an input was written";
   }
 
-  bool token;
+  bool token, input;
+  int64_t rows, width, pitch;
+  Buffer host;  // as it was at first
   Buffer memory;
   Tensor t;
 };
@@ -84,6 +99,7 @@ struct RecurrenceOnGpu {
     for (const auto& [name, t] : p.results()) all.try_emplace(name, t, is_token(name), nullptr);
     copy(p.cu.view(), cu.view());
     ctx = {.device = Device::cuda, .arena = &arena};
+    SLUICE_CUDA(cudaMemset(arena.address(0), kPoison, size_t(arena.capacity())));
   }
 
   typename Op::Forward forward_args() const {
@@ -100,7 +116,7 @@ struct RecurrenceOnGpu {
     a.q = at("q"), a.k = at("k"), a.v = at("v"), a.g = at("g");
     if (a.beta) a.beta = at("beta"), a.dbeta.t = at("dbeta");
     a.A_log = at("A_log"), a.dt_bias = at("dt_bias"), a.cu_seqlens = cu.view();
-    a.d_o = at("d_o"), a.saved = saved.view();
+    a.d_o = at("d_o"), a.saved = saved_bytes();
     a.dq.t = at("dq"), a.dk.t = at("dk"), a.dv.t = at("dv"), a.dg.t = at("dg");
     a.dA_log.t = at("dA_log"), a.ddt_bias.t = at("ddt_bias");
     if (a.initial_state) a.initial_state = at("initial_state");
@@ -108,23 +124,55 @@ struct RecurrenceOnGpu {
     if (a.dinitial_state) a.dinitial_state.t = at("dinitial_state");
     return a;
   }
-  void forward() {
+  // What forward keeps, kBytesAround of poison on either side.
+  Tensor saved_bytes() const {
+    return saved.view().rows(kBytesAround, saved.view().numel() - 2 * kBytesAround);
+  }
+  void queue_forward(const Context& on) const {
     typename Op::Forward a = forward_args();
-    saved = Buffer(DType::u8, {Op::saved_bytes(ctx, a)}, Device::cuda);
-    SLUICE_CUDA(cudaMemset(saved.view().data, 0xff, size_t(saved.view().numel())));  // NaN
-    SLUICE_CUDA(cudaMemset(arena.address(0), 0xff, size_t(arena.capacity())));
-    a.saved = saved.view();
-    Op::forward(ctx, a);
+    a.saved = saved_bytes();
+    Op::forward(on, a);
+  }
+  void forward() {
+    const int64_t bytes = Op::saved_bytes(ctx, forward_args());
+    saved = Buffer(DType::u8, {bytes + 2 * kBytesAround}, Device::cuda);
+    SLUICE_CUDA(cudaMemset(saved.view().data, kPoison, size_t(saved.view().numel())));
+    SLUICE_CUDA(cudaMemset(arena.address(0), kPoison, size_t(arena.capacity())));
+    queue_forward(ctx);
     SLUICE_CUDA(cudaDeviceSynchronize());
   }
   void backward() {
     Op::backward(ctx, backward_args());
     SLUICE_CUDA(cudaDeviceSynchronize());
   }
+  void poison_results() const {
+    for (const auto& [name, t] : problem.results()) {
+      const Tensor& m = all.at(name).memory.view();
+      SLUICE_CUDA(cudaMemset(m.data, kPoison, size_t(m.numel() * size_of(m.dtype))));
+    }
+  }
   const Tensor& at(const std::string& name) const { return all.at(name).t; }
+  // Results to the host. Scratch must have stayed inside what was planned, inputs as they were.
   void download(const RecurrenceProblem<Op>& to) const {
     for (const auto& [name, t] : to.results()) all.at(name).download(t);
+    for (const auto& [name, t] : to.inputs()) all.at(name).download(Buffer(t).view());
+    expect_poison(make_tensor(arena.address(arena.peak()), DType::u8, Device::cuda,
+                              {std::min(kBytesAround, arena.capacity() - arena.peak())}),
+                  "after scratch");
+    if (!saved.view()) return;
+    expect_poison(saved.view().rows(0, kBytesAround), "before what is saved");
+    expect_poison(saved.view().rows(saved.view().numel() - kBytesAround, kBytesAround),
+                  "after what is saved");
   }
+  static void expect_poison(const Tensor& bytes, const char* where) {
+    const Buffer host(DType::u8, {bytes.numel()});
+    copy(bytes, host.view());
+    const auto* p = static_cast<const uint8_t*>(host.view().data);
+    EXPECT_TRUE(std::all_of(p, p + bytes.numel(), [](uint8_t x) { return x == kPoison; })) << where;
+  }
+
+  static constexpr uint8_t kPoison = 0xff;  // of bf16 and f32: NaN
+  static constexpr int64_t kBytesAround = 1 << 16;
 
   const RecurrenceProblem<Op>& problem;
   Arena arena;
