@@ -22,8 +22,8 @@ struct ChunkAt {
   int n0, C;
 };
 
-// Workspace of forward; backward reads it again, A, E and S are there for it alone. By chunk and value
-// head, rows of a chunk's missing tokens are zero. Chunks are numbered document by document.
+// Workspace of forward; backward reads it again, A, E and S are there for it alone. By chunk and
+// value head, rows of a chunk's missing tokens are zero. Chunks are numbered document by document.
 struct Memory {
   Memory(void* memory, const kda::Sizes& s, bool keeps) {
     const int64_t units = s.chunks() * s.HV, kept = keeps ? units : 0;
