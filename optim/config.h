@@ -68,6 +68,8 @@ struct OptimConfig {
   std::vector<GroupRule> groups;  // in order; the last one that matches wins
   MuonConfig muon;
   std::optional<double> qk_clip_threshold;  // largest attention logit of a head; null: no QK-clip
+  std::string state_dtype = "f32";  // f32 | bf16: of moments and momentum, by stochastic rounding
+  std::string offload = "none";     // none | host: where these lie, if the model is on a GPU
 
   template <class V>
   void visit(V& v) {
@@ -85,6 +87,10 @@ struct OptimConfig {
     v.section("muon", muon);
     v("qk_clip_threshold", qk_clip_threshold, "null or a number above 0",
       [](const auto& x) { return !x || *x > 0; });
+    v("state_dtype", state_dtype, "f32 or bf16",
+      [](const std::string& s) { return s == "f32" || s == "bf16"; });
+    v("offload", offload, "none or host",
+      [](const std::string& s) { return s == "none" || s == "host"; });
   }
 };
 

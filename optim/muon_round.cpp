@@ -28,8 +28,13 @@ void Optimizer::muon_round(const Context& ctx, const Distributed& d, const MuonR
     }
   };
   const bool runs = ctx.mode != Mode::plan;
-  pieces([&](const auto&, const Owned& o, const auto& part, const Tensor& u) {
-    muon_momentum(ctx, {part(o.shard.grad), part(o.m), u, state, config_.muon.momentum});
+  pieces([&](const MuonRound::Piece& p, const Owned& o, const auto& part, const Tensor& u) {
+    muon_momentum(ctx, {part(o.shard.grad),
+                        part(o.m.t),
+                        u,
+                        state,
+                        config_.muon.momentum,
+                        {o.rounding.key, p.begin}});
   });
   if (runs)
     d.comm->all_to_all_v(given, {round.gives, {}}, got, {round.gets, {}},

@@ -4,22 +4,35 @@
 
 #include "kernels/grad_norm/grad_norm.h"
 #include "kernels/muon/muon.h"
+#include "kernels/tensor/rng.h"
 #include "optim/table.h"
 
 namespace sluice {
 
-// Zeros like the shard's master; of a planned one just the shape.
-static Tensor moment_of(const Tensor& master, Buffer& memory) {
-  if (!master.data) return master;
-  memory = Buffer(master);
-  return memory.view();
+// Of a planned master just the shape.
+Optimizer::State Optimizer::zeros_like(const Tensor& master) const {
+  State s;
+  s.t = master;
+  if (config_.state_dtype == "bf16") s.t.dtype = DType::bf16;
+  if (!master.data) return s;
+  if (offloads()) {
+    s.host_memory = PinnedBuffer(master.device, s.t.bytes());
+    s.t.data = s.host_memory.view().data;
+  } else {
+    s.memory = Buffer(s.t);
+    s.t = s.memory.view();
+  }
+  return s;
 }
 
-Optimizer::Optimizer(const OptimConfig& config, const ParamStore& params, ShardGroups groups)
+Optimizer::Optimizer(const OptimConfig& config, const ParamStore& params, ShardGroups groups,
+                     uint64_t seed)
     : config_(config), params_(params), owned_of_(size_t(params.size()), -1) {
   const std::vector<Shard> shards = params.trained_shards();
   const bool planned = !shards.empty() && !shards.front().master.data;
   const Device device = shards.empty() ? Device::cpu : shards.front().master.device;
+  SLUICE_CHECK(!offloads() || device == Device::cuda,
+               "optim.offload is host, but the model is on the cpu, where its states are anyway");
   if (!planned) sum_memory_ = Buffer(DType::f64, {1}, device);
   sum_of_squares_ = planned ? make_tensor(nullptr, DType::f64, device, {1}) : sum_memory_.view();
   const std::vector<ParamSettings> settings = param_settings(config, params);
@@ -27,7 +40,9 @@ Optimizer::Optimizer(const OptimConfig& config, const ParamStore& params, ShardG
     Owned& o = owned_.emplace_back();
     o.shard = shards[i];
     o.settings = settings[i];
-    o.m = moment_of(o.shard.master, o.m_memory);
+    o.m = zeros_like(o.shard.master);
+    if (o.m.t.dtype == DType::bf16)
+      o.rounding = {rng_key(seed, "state of " + params.spec(o.shard.id).name), o.shard.begin};
     owned_of_[size_t(o.shard.id.index)] = int(i);
     grads_.push_back(o.shard.grad);
     if (o.settings.owner == Owner::muon) {
@@ -36,18 +51,19 @@ Optimizer::Optimizer(const OptimConfig& config, const ParamStore& params, ShardG
         o.matrices = matrix_runs(spec, o.shard.begin, o.shard.master.numel());
       continue;
     }
-    o.v = moment_of(o.shard.master, o.v_memory);
+    o.v = zeros_like(o.shard.master);
     adamw_.push_back({.param = o.shard.master,
                       .grad = o.shard.grad,
-                      .m = o.m,
-                      .v = o.v,
+                      .m = o.m.t,
+                      .v = o.v.t,
                       .copy = o.shard.copy,
                       .state = nullptr,
                       .lr_scale = o.settings.lr_scale,
                       .beta1 = config.betas[0],
                       .beta2 = config.betas[1],
                       .eps = config.eps,
-                      .weight_decay = o.settings.weight_decay});
+                      .weight_decay = o.settings.weight_decay,
+                      .rounding = o.rounding});
   }
   if (config.kind != "muon") return;
   plan_distributed(groups.weights, false);
@@ -80,13 +96,14 @@ void Optimizer::muon_step(const Context& ctx, const Owned& o, const StepState* s
     };
     muon(ctx, {.param = matrices(o.shard.master),
                .grad = matrices(o.shard.grad),
-               .m = matrices(o.m),
+               .m = matrices(o.m.t),
                .copy = matrices(o.shard.copy),
                .state = state,
                .lr_scale = o.settings.lr_scale,
                .momentum = config_.muon.momentum,
                .weight_decay = o.settings.weight_decay,
-               .ns_steps = config_.muon.ns_steps});
+               .ns_steps = config_.muon.ns_steps,
+               .rounding = {o.rounding.key, o.rounding.begin + r.begin}});
   }
 }
 
@@ -100,13 +117,13 @@ void Optimizer::step(const Context& ctx, const StepState* state) {
 
 std::vector<Optimizer::Moments> Optimizer::moments() const {
   std::vector<Moments> list;
-  for (const Owned& o : owned_) list.push_back({params_.spec(o.shard.id).name, o.m, o.v});
+  for (const Owned& o : owned_) list.push_back({params_.spec(o.shard.id).name, o.m.t, o.v.t});
   return list;
 }
 
-int64_t Optimizer::bytes() const {
+int64_t Optimizer::state_bytes() const {
   int64_t n = 0;
-  for (const Owned& o : owned_) n += o.m.bytes() + (o.v ? o.v.bytes() : 0);
+  for (const Owned& o : owned_) n += o.m.t.bytes() + (o.v.t ? o.v.t.bytes() : 0);
   return n;
 }
 

@@ -17,8 +17,10 @@ static void check(const Context& ctx, const AdamW& a, const AdamW& first) {
   const int64_t n = a.param.dim(0);
   check_shape(a.param, "param", {n}, first.param.dtype, ctx.device);
   check_shape(a.grad, "grad", {n}, a.param);
-  check_shape(a.m, "m", {n}, a.param);
-  check_shape(a.v, "v", {n}, a.param);
+  const bool narrow = a.m.dtype == DType::bf16 && a.param.dtype == DType::f32;
+  const DType S = narrow ? DType::bf16 : a.param.dtype;
+  check_shape(a.m, "m", {n}, S, ctx.device);
+  check_shape(a.v, "v", {n}, S, ctx.device);
   if (a.copy) {
     SLUICE_CHECK(ctx.device == Device::cuda, "a rounded copy is for CUDA");
     check_shape(a.copy, "copy", {n}, DType::bf16, ctx.device);
@@ -29,8 +31,8 @@ static void check(const Context& ctx, const AdamW& a, const AdamW& first) {
   const double eps = a.param.dtype == DType::f32 ? double(float(a.eps)) : a.eps;
   SLUICE_CHECK(eps > 0, "eps is ", a.eps, ", which must be above 0 in ", name(a.param.dtype));
   SLUICE_CHECK(a.state == first.state && a.beta1 == first.beta1 && a.beta2 == first.beta2 &&
-                   a.eps == first.eps,
-               "shards of one call have another state, betas or eps");
+                   a.eps == first.eps && a.m.dtype == first.m.dtype,
+               "shards of one call have another state, betas, eps or type of m");
 }
 
 void adamw(const Context& ctx, std::span<const AdamW> list) {

@@ -9,6 +9,7 @@
 #include "kernels/muon/scratch.h"
 #include "kernels/tensor/float_dispatch.h"
 #include "kernels/tensor/lanes.h"
+#include "kernels/tensor/rounding_blocks.h"
 
 namespace sluice::cpu {
 
@@ -22,11 +23,30 @@ static void for_blocks(const Context& ctx, int64_t n, Body body) {
   });
 }
 
+// Elements begin .. end with a momentum in bf16.
+template <class T>
+static void move_bf16(const MuonMomentum& a, T scale, T mu, int64_t begin, int64_t end) {
+  RoundingBlock random;
+  const T* grad = a.grad.as<T>();
+  uint16_t* M = static_cast<uint16_t*>(a.m.data);
+  T* u = a.u.as<T>();
+  for (int64_t i = begin; i < end; i += RoundingBlock::kMost) {
+    const int64_t n = std::min(end - i, RoundingBlock::kMost);
+    const uint32_t* r = random.draw(a.rounding, i, n, a.state->step);
+    for (int64_t j = i; j < i + n; ++j) {
+      const T step = grad[j] * scale, moved = mu * T(widen_bf16(M[j])) + step;
+      M[j] = round_stochastic(float(moved), r[j - i] & 0xffff);
+      u[j] = mu * moved + step;
+    }
+  }
+}
+
 void muon_momentum(const Context& ctx, const MuonMomentum& a) {
   if (a.state->skip) return;
   for_float_type(a.grad, [&]<class T>(T) {
     const T scale = T(a.state->grad_scale), mu = T(a.momentum);
     for_blocks(ctx, a.grad.dim(0), [&](int64_t begin, int64_t end) {
+      if (a.m.dtype == DType::bf16) return move_bf16(a, scale, mu, begin, end);
       const T* __restrict grad = a.grad.as<T>();
       T* __restrict M = a.m.as<T>(), * __restrict u = a.u.as<T>();
       for (int64_t i = begin; i < end; ++i) {

@@ -34,10 +34,16 @@ static void check_copy(const Context& ctx, const Tensor& copy, const Tensor& par
                "copy is ", to_string(copy), ", param ", to_string(param));
 }
 
+static void check_momentum(const Context& ctx, const Tensor& m,
+                           std::initializer_list<int64_t> shape, DType T) {
+  const bool narrow = m.dtype == DType::bf16 && T == DType::f32;
+  check_shape(m, "m", shape, narrow ? DType::bf16 : T, ctx.device);
+}
+
 void muon_momentum(const Context& ctx, const MuonMomentum& a) {
   const int64_t n = a.grad.dim(0);
   check_shape(a.grad, "grad", {n}, a.grad.dtype, ctx.device);
-  check_shape(a.m, "m", {n}, a.grad);
+  check_momentum(ctx, a.m, {n}, a.grad.dtype);
   check_shape(a.u, "u", {n}, muon_wire_type(a.grad), ctx.device);
   SLUICE_CHECK(a.momentum >= 0 && a.momentum < 1, "momentum is ", a.momentum);
   if (ctx.mode == Mode::plan) return;
@@ -78,7 +84,7 @@ void muon(const Context& ctx, const Muon& a) {
   const int64_t B = a.param.dim(0), m = a.param.dim(1), n = a.param.dim(2);
   check_shape(a.param, "param", {B, m, n}, a.param.dtype, ctx.device);
   check_shape(a.grad, "grad", {B, m, n}, a.param);
-  check_shape(a.m, "m", {B, m, n}, a.param);
+  check_momentum(ctx, a.m, {B, m, n}, a.param.dtype);
   SLUICE_CHECK(a.param.dense() && a.grad.dense() && a.m.dense(), "matrices have gaps");
   if (a.copy) check_shape(a.copy, "copy", {B, m, n}, DType::bf16, ctx.device);
   check_copy(ctx, a.copy, a.param);
@@ -90,7 +96,12 @@ void muon(const Context& ctx, const Muon& a) {
       return t ? t.rows(b, count).reshape({count * m * n}) : t;
     };
     const Tensor group = x.view().rows(0, count), all = group.reshape({count * m * n});
-    muon_momentum(ctx, {flat(a.grad), flat(a.m), all, a.state, a.momentum});
+    muon_momentum(ctx, {flat(a.grad),
+                        flat(a.m),
+                        all,
+                        a.state,
+                        a.momentum,
+                        {a.rounding.key, a.rounding.begin + b * m * n}});
     orthogonalize(ctx, {group, a.state, a.ns_steps});
     muon_apply(ctx, {flat(a.param), all, flat(a.copy), a.state, std::max(m, n), a.lr_scale,
                      a.weight_decay});

@@ -6,6 +6,7 @@
 
 #include "kernels/base/cuda_check.h"
 #include "kernels/device/reduce.cuh"
+#include "kernels/device/rounding.cuh"
 #include "kernels/device/vec.cuh"
 #include "kernels/gemm/cuda_gemm.h"
 #include "kernels/muon/scratch.h"
@@ -47,9 +48,9 @@ static __device__ void for_grid(int64_t n, Body body) {
 }
 
 // M = mu M + g, u = U.
-template <int E>
+template <int E, class S>
 __global__ void __launch_bounds__(kThreads)
-    momentum_kernel(const float* grad, float* m, bf16* u, int64_t n, float mu,
+    momentum_kernel(const float* grad, S* m, bf16* u, int64_t n, float mu, StateRounding rounding,
                     const StepState* state) {
   if (state->skip) return;
   const float scale = state->grad_scale;
@@ -63,7 +64,13 @@ __global__ void __launch_bounds__(kThreads)
       M[j] = __fmaf_rn(mu, M[j], step);
       v[j] = __fmaf_rn(mu, M[j], step);
     }
-    store(m + i, M);
+    if constexpr (sizeof(S) == sizeof(bf16)) {
+      uint32_t random[W];
+      draw(random, rounding, i, state->step);
+      store_rounded<0>(m + i, M, random);
+    } else {
+      store(m + i, M);
+    }
     store(u + i, v);
   });
 }
@@ -136,11 +143,17 @@ static void iterate(const Context& ctx, const MuonScratch& s, const Tensor& x, c
 void muon_momentum(const Context& ctx, const MuonMomentum& a) {
   const int64_t n = a.grad.dim(0);
   if (n == 0) return;
-  const bool wide = rows_aligned({a.grad, a.m, a.u});
-  const auto kernel = wide ? momentum_kernel<8> : momentum_kernel<1>;
-  kernel<<<grid_for(wide ? (n + 7) / 8 : n, kThreads), kThreads, 0, ctx.stream>>>(
-      a.grad.as<float>(), a.m.as<float>(), a.u.as<bf16>(), n, float(a.momentum), a.state);
-  SLUICE_LAUNCHED(ctx.stream);
+  const bool narrow = a.m.dtype == DType::bf16;
+  const bool wide = rows_aligned({a.grad, a.m, a.u}) && (!narrow || a.rounding.begin % 4 == 0);
+  const auto run = [&](auto* m, const auto& kernel) {
+    kernel<<<grid_for(wide ? (n + 7) / 8 : n, kThreads), kThreads, 0, ctx.stream>>>(
+        a.grad.as<float>(), m, a.u.as<bf16>(), n, float(a.momentum), a.rounding, a.state);
+    SLUICE_LAUNCHED(ctx.stream);
+  };
+  if (narrow)
+    run(a.m.as<bf16>(), wide ? momentum_kernel<8, bf16> : momentum_kernel<1, bf16>);
+  else
+    run(a.m.as<float>(), wide ? momentum_kernel<8, float> : momentum_kernel<1, float>);
 }
 
 template <int E>

@@ -39,13 +39,28 @@ static Vec newton_schulz(Vec x, int64_t s, int64_t l, int64_t steps) {
   return x;
 }
 
+// Element i of M after the step; stored, which may round it.
+template <class T>
+static double move(const MuonMomentum& a, int64_t i, double g) {
+  if (a.m.dtype == DType::bf16) {
+    uint16_t& m = static_cast<uint16_t*>(a.m.data)[i];
+    const double M = a.momentum * double(widen_bf16(m)) + g;
+    const uint32_t random = rounding_bits(a.rounding.key, a.rounding.begin + i, a.state->step);
+    m = round_stochastic(float(M), random & 0xffff);
+    return M;
+  }
+  T& m = a.m.as<T>()[i];
+  const double M = a.momentum * m + g;
+  m = T(M);
+  return M;
+}
+
 void muon_momentum(const Context&, const MuonMomentum& a) {
   if (a.state->skip) return;
   for_float_type(a.grad, [&]<class T>(T) {
     for (int64_t i = 0; i < a.grad.dim(0); ++i) {
       const double g = double(a.grad.as<T>()[i]) * a.state->grad_scale;
-      const double M = a.momentum * a.m.as<T>()[i] + g;
-      a.m.as<T>()[i] = T(M);
+      const double M = move<T>(a, i, g);
       a.u.as<T>()[i] = T(a.momentum * M + g);
     }
   });

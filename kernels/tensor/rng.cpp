@@ -1,23 +1,16 @@
-// kernels/tensor/rng.cpp -- Philox 4x32 with ten rounds.
+// kernels/tensor/rng.cpp -- what is made of Philox's words.
 #include "kernels/tensor/rng.h"
 
 #include <cmath>
 #include <numbers>
 
+#include "kernels/tensor/stochastic.h"
+
 namespace sluice {
 
 std::array<uint32_t, 4> philox(uint64_t key, uint64_t counter, uint64_t stream) {
-  std::array<uint32_t, 4> c{uint32_t(counter), uint32_t(counter >> 32), uint32_t(stream),
-                            uint32_t(stream >> 32)};
-  uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = uint64_t(0xD2511F53u) * c[0], p1 = uint64_t(0xCD9E8D57u) * c[2];
-    c = {uint32_t(p1 >> 32) ^ c[1] ^ k0, uint32_t(p1), uint32_t(p0 >> 32) ^ c[3] ^ k1,
-         uint32_t(p0)};
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return c;
+  const PhiloxWords r = philox_words(key, counter, stream);
+  return {r.w[0], r.w[1], r.w[2], r.w[3]};
 }
 
 uint64_t rng_key(uint64_t seed, std::string_view name) {

@@ -124,6 +124,24 @@ TEST_F(RunGpu, TakesWhatIsPlannedAndGivesTheSameBitsWithoutGraphsAndReadAtOnce) 
   }
 }
 
+// In the host's memory, in graphs and with checkpoints: what lies where changes no bit, and the
+// device has so much less.
+TEST_F(RunGpu, OffloadedStatesGiveTheSameBits) {
+  for (const std::string kind : {"adamw", "muon"}) {
+    Config here = config_of(kind, "here"), host = config_of(kind, "host");
+    here.optim.state_dtype = host.optim.state_dtype = "bf16";
+    host.optim.offload = "host";
+    run_to_the_end(here);
+    const MemoryPlan plan = plan_memory(host);
+    EXPECT_EQ(plan.total() + plan.host_moments, plan_memory(here).total());
+    run_killed_after(14, host, [planned = plan.total()](Trainer& t) {
+      const ExitCode code = t.run();
+      return took(planned, t) ? code : ExitCode::config;
+    });
+    expect_same(here, host);
+  }
+}
+
 TEST_F(RunGpu, KilledOrStoppedAndResumedGivesTheSameBits) {
   Config straight = gpu_config("straight"), killed = gpu_config("killed"),
          stopped = gpu_config("stopped");

@@ -223,6 +223,10 @@ struct Config {
     for (size_t i = 0; data.task && i < train.stages.size(); ++i)
       if (!train.stages[i].data.train.empty() || !train.stages[i].data.validation.empty())
         found.emplace_back("train.stages", cat("[", i, "].data: expected none beside data.task"));
+    if (optim.offload == "host" && run.device != "cuda")
+      found.emplace_back("optim", cat("offload: expected none on the CPU, where the states are in "
+                                      "the host's memory anyway (run.device is ",
+                                      run.device, "), got \"host\""));
     return found;
   }
 };

@@ -13,7 +13,9 @@ namespace sluice {
 
 MemoryPlan plan_memory(const Context& ctx, const ParamStore& params, const StepStats& stats,
                        StepRunner& runner, Optimizer& optimizer, PlannedShapes shapes) {
-  MemoryPlan plan{.params = params.bytes(), .moments = optimizer.bytes()};
+  MemoryPlan plan{.params = params.bytes(),
+                  .moments = optimizer.bytes(),
+                  .host_moments = optimizer.host_bytes()};
   const auto largest = [&](const PlannedPeak& p) {
     if (p.bytes > plan.step) plan.step = p.bytes, plan.at_peak = p.by_purpose;
   };
@@ -76,7 +78,8 @@ std::string to_string(const MemoryPlan& p, const std::string& device) {
     text += line(name(Purpose(i)), p.at_peak[size_t(i)]);
     gaps -= p.at_peak[size_t(i)];
   }
-  return text + line("gaps", gaps) + line("all", p.total());
+  text += line("gaps", gaps) + line("all", p.total());
+  return text + line("pinned on the host: moments", p.host_moments);
 }
 
 std::string open_vocabulary(Config& c) {

@@ -14,9 +14,10 @@ namespace sluice {
 struct MemoryPlan {
   StoreBytes params{};
   int64_t moments = 0;
-  int64_t inputs = 0;   // micro-batches; 0 where the loader's are read
-  int64_t control = 0;  // step state, statistics, sums
-  int64_t step = 0;     // the arena: what a step, a validation or a probe takes
+  int64_t host_moments = 0;  // in pinned memory of the host, with optim.offload: not in total()
+  int64_t inputs = 0;        // micro-batches; 0 where the loader's are read
+  int64_t control = 0;       // step state, statistics, sums
+  int64_t step = 0;          // the arena: what a step, a validation or a probe takes
   std::array<int64_t, kPurposes> at_peak{};  // of it, when it is largest; the rest are gaps
 
   int64_t total() const { return params.total() + moments + inputs + control + step; }

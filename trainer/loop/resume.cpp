@@ -36,6 +36,8 @@ static constexpr KeyRule kRules[] = {
     {"train.spike", KeyKind::changes, "other steps may be skipped"},
     {"optim", KeyKind::changes, "other steps from here on"},
     {"optim.kind", KeyKind::fatal, "another optimizer, whose state this is not"},
+    {"optim.state_dtype", KeyKind::fatal, "the saved states are of the other type"},
+    {"optim.offload", KeyKind::free, "where the states lie changes no bit"},
     {"checkpoint", KeyKind::free, "when and how many"},
     {"metrics", KeyKind::free, "what is shown"},
 };

@@ -55,10 +55,10 @@ void Trainer::take_memory() {
   runner_->use(*arena_);
   const double mib = 1 << 20;
   progress_.note(fmt::format(
-      "memory   weights {:.1f} MiB, gradients {:.1f} MiB, optimizer {:.1f} MiB, step {:.1f} MiB",
+      "memory   weights {:.1f} MiB, gradients {:.1f} MiB, optimizer {:.1f} MiB{}, step {:.1f} MiB",
       double(memory_.params.masters + memory_.params.copies) / mib,
-      double(memory_.params.gradients) / mib, double(memory_.moments) / mib,
-      double(memory_.step) / mib));
+      double(memory_.params.gradients) / mib, double(memory_.moments + memory_.host_moments) / mib,
+      memory_.host_moments > 0 ? " (on the host)" : "", double(memory_.step) / mib));
   open_saves();
 }
 
