@@ -34,9 +34,10 @@ static void move_bf16(const MuonMomentum& a, T scale, T mu, int64_t begin, int64
     const int64_t n = std::min(end - i, RoundingBlock::kMost);
     const uint32_t* r = random.draw(a.rounding, i, n, a.state->step);
     for (int64_t j = i; j < i + n; ++j) {
-      const T step = grad[j] * scale, moved = mu * T(widen_bf16(M[j])) + step;
+      // Written out: whatever the compiler fused must not depend on where in a loop j is.
+      const T step = grad[j] * scale, moved = std::fma(mu, T(widen_bf16(M[j])), step);
       M[j] = round_stochastic(float(moved), r[j - i] & 0xffff);
-      u[j] = mu * moved + step;
+      u[j] = std::fma(mu, moved, step);
     }
   }
 }

@@ -19,8 +19,9 @@ namespace {
 
 using test::CutStore;
 
-OptimConfig config() {
+OptimConfig config(const std::string& state_dtype = "f32") {
   OptimConfig c;
+  c.state_dtype = state_dtype;
   c.kind = "muon";
   c.weight_decay = 0.25;
   c.groups = {{.match = "*.o_proj", .weight_decay = 0.5, .lr_scale = 0.25}};
@@ -65,13 +66,13 @@ void steps(const Context& ctx, ParamStore& params, Optimizer& optimizer, Comm* c
   if (comm) comm->barrier();
 }
 
-Values one_rank(DType t) {
+Values one_rank(DType t, const std::string& state_dtype) {
   const test::CpuContext ctx;
   PlainStore params(t);
   const Lm lm(test::tiny_moe_config(), params);
   params.allocate();
   initialize(params, 5);
-  Optimizer optimizer(config(), params);
+  Optimizer optimizer(config(state_dtype), params);
   steps(ctx, params, optimizer, nullptr);
   Values v;
   add(params, optimizer, v);
@@ -108,11 +109,12 @@ INSTANTIATE_TEST_SUITE_P(Layouts, ShardedMuon, testing::ValuesIn(kLayouts),
                          [](const auto& p) { return p.param.name; });
 
 // Bit for bit: what travels is what the products take, and a product's bits do not depend on who
-// calls it.
+// calls it; nor do those that round bf16 states, of AdamW's parameters too.
 TEST_P(ShardedMuon, IsMuonOnOneRank) {
   const Layout& layout = GetParam();
-  for (const DType t : {DType::f64, DType::f32}) {
-    const Values want = one_rank(t);
+  for (const auto& [t, states] :
+       {std::pair{DType::f64, "f32"}, {DType::f32, "f32"}, {DType::f32, "bf16"}}) {
+    const Values want = one_rank(t, states);
     Values got;
     std::mutex mutex;
     LocalGroup(layout.ranks()).run([&](Comm& comm) {
@@ -123,7 +125,7 @@ TEST_P(ShardedMuon, IsMuonOnOneRank) {
       initialize(params, 5);
       const auto expert_comm = comm.split(comm.rank() % layout.expert_ranks, comm.rank());
       Optimizer optimizer(
-          config(), params,
+          config(states), params,
           {shard_group(comm, params, false), shard_group(*expert_comm, params, true)});
       steps(ctx, params, optimizer, &comm);
       const std::lock_guard lock(mutex);
