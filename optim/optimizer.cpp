@@ -117,7 +117,8 @@ void Optimizer::step(const Context& ctx, const StepState* state) {
 
 std::vector<Optimizer::Moments> Optimizer::moments() const {
   std::vector<Moments> list;
-  for (const Owned& o : owned_) list.push_back({params_.spec(o.shard.id).name, o.m.t, o.v.t});
+  for (const Owned& o : owned_)
+    list.push_back({params_.spec(o.shard.id).name, o.m.t, o.v.t, o.shard.id, o.shard.begin});
   return list;
 }
 

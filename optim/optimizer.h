@@ -36,6 +36,8 @@ class Optimizer {
   struct Moments {
     std::string name;  // of the parameter
     Tensor m, v;       // [n]; no v for Muon's
+    ParamId id;
+    int64_t begin;  // of the shard's elements
   };
   std::vector<Moments> moments() const;                             // by shard: for checkpoints
   int64_t bytes() const { return offloads() ? 0 : state_bytes(); }  // of them on the device

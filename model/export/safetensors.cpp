@@ -188,13 +188,13 @@ const SafetensorsEntry* SafetensorsReader::find(const std::string& name) const {
   return it == index_.end() ? nullptr : &entries_[it->second];
 }
 
-const SafetensorsEntry& SafetensorsReader::at(const std::string& name) const {
+const SafetensorsEntry& TensorSource::at(const std::string& name) const {
   const SafetensorsEntry* e = find(name);
-  SLUICE_CHECK(e, path(), ": no tensor '", name, "' among ", entries_.size());
+  SLUICE_CHECK(e, path(), ": no tensor '", name, "' among ", entries().size());
   return *e;
 }
 
-void SafetensorsReader::read(const std::string& name, const Tensor& out) const {
+void TensorSource::read(const std::string& name, const Tensor& out) const {
   const SafetensorsEntry& e = at(name);
   SLUICE_CHECK(same_shape(e, out), path(), ": tensor '", name, "': expected ", to_string(out),
                ", the file has ", to_string(e));

@@ -66,26 +66,39 @@ class SafetensorsWriter {
   bool finished_ = false;
 };
 
+// Tensors by name, in one file or in many. const calls may be made from several threads.
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+
+  virtual const std::string& path() const = 0;  // for messages
+  virtual const std::vector<SafetensorsEntry>& entries() const = 0;
+  virtual const SafetensorsEntry* find(const std::string& name) const = 0;  // null: there is none
+  // Elements first_element ... + out.numel() of the tensor in row-major order; `out` on the host.
+  virtual void read_slice(const std::string& name, int64_t first_element,
+                          const Tensor& out) const = 0;
+
+  // `out` has the tensor's dtype and shape; rows may be strided where read_slice() can.
+  void read(const std::string& name, const Tensor& out) const;
+
+ protected:
+  const SafetensorsEntry& at(const std::string& name) const;  // throws if there is none
+};
+
 // Checks the whole header at once: every rule of the format, so that a bad file is refused before
-// any of it is used. const calls may be made from several threads.
-class SafetensorsReader {
+// any of it is used.
+class SafetensorsReader final : public TensorSource {
  public:
   explicit SafetensorsReader(const std::string& path);
 
-  const std::string& path() const { return file_.path(); }
-  const std::vector<SafetensorsEntry>& entries() const { return entries_; }  // in file order
+  const std::string& path() const override { return file_.path(); }
+  const std::vector<SafetensorsEntry>& entries() const override { return entries_; }  // file order
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
-  const SafetensorsEntry* find(const std::string& name) const;  // null: there is none
-
-  // `out` on the host has the tensor's dtype and shape; rows may be strided.
-  void read(const std::string& name, const Tensor& out) const;
-  // Elements first_element ... + out.numel() of the tensor in row-major order.
-  void read_slice(const std::string& name, int64_t first_element, const Tensor& out) const;
+  const SafetensorsEntry* find(const std::string& name) const override;
+  void read_slice(const std::string& name, int64_t first_element, const Tensor& out) const override;
 
  private:
-  const SafetensorsEntry& at(const std::string& name) const;
-
   PosixFile file_;
   std::vector<SafetensorsEntry> entries_;
   std::map<std::string, size_t> index_;  // name -> entries_

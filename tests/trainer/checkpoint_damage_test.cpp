@@ -22,11 +22,12 @@ using namespace test;
 // Writes other tensors in the place of weights.safetensors, a good file of its own.
 void write_weights(const std::string& path, const std::vector<NamedTensor>& tensors) {
   std::vector<SafetensorsEntry> entries;
-  for (const auto& [name, t] : tensors)
-    entries.push_back(
-        {.name = name, .dtype = t.dtype, .shape = {t.shape.begin(), t.shape.begin() + t.rank}});
+  for (const NamedTensor& n : tensors)
+    entries.push_back({.name = n.name,
+                       .dtype = n.t.dtype,
+                       .shape = {n.t.shape.begin(), n.t.shape.begin() + n.t.rank}});
   SafetensorsWriter writer(path, entries);
-  for (const auto& [name, t] : tensors) writer.write(name, t);
+  for (const NamedTensor& n : tensors) writer.write(n.name, n.t);
   writer.finish();
 }
 
@@ -121,7 +122,7 @@ std::vector<Damage> damages() {
        {"manifest.json: expected step 2, got 1"}},
       {"manifest of another format version",
        [=](auto& r) { replace(in(r, "manifest.json"), "\"version\": 2", "\"version\": 9"); },
-       {"format version 9, this build reads 2"}},
+       {"format version 9, this build reads 2 and 3"}},
       {"weights of another step",
        [=](auto& r) {
          fs::copy_file(parent_of(r.folder) + "/step-00000001/weights.safetensors", weights(r),

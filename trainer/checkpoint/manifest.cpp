@@ -10,6 +10,7 @@
 #include <ctime>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <vector>
 
 #include "model/export/posix_file.h"
@@ -62,11 +63,42 @@ uint32_t checksum(json document) {
   return crc32_of(text.data(), int64_t(text.size()));
 }
 
+constexpr Part kParts[] = {Part::weights, Part::optimizer};
+
+const char* key_of(Part part) {
+  return part == Part::weights ? "weights" : "optimizer";
+}
+
+void read_whole(const json& j, Manifest& m) {
+  m.ranks = j.at("ranks").get<int64_t>();
+  SLUICE_CHECK(m.ranks > 1 && m.ranks <= 1'000'000, m.ranks, " ranks");
+  for (const Part part : kParts)
+    for (const json& t : j.at("whole").at(key_of(part)))
+      m.whole[part].emplace_back(t.at("name").get<std::string>(), t.at("type").get<std::string>());
+}
+
+// Their names: a rank that has nothing of a part has no file.
+void check_files(const Manifest& m) {
+  SLUICE_CHECK(m.files.contains(kConfigName), "no file ", kConfigName);
+  std::set<std::string> known{kConfigName};
+  for (const Part part : kParts) {
+    if (m.ranks > 1) {
+      for (int64_t r = 0; r < m.ranks; ++r) known.insert(file_name(part, int(r), int(m.ranks)));
+      continue;
+    }
+    SLUICE_CHECK(m.files.contains(file_name(part)), "no file ", file_name(part));
+    known.insert(file_name(part));
+  }
+  for (const auto& [name, file] : m.files)
+    SLUICE_CHECK(known.contains(name), "a file ", name, " in a checkpoint of ", m.ranks, " ranks");
+}
+
 Manifest from_json(const json& j) {
   SLUICE_CHECK(j.is_object() && j.value("format", "") == kFormat, "expected format '", kFormat,
                "'");
-  SLUICE_CHECK(j.at("version") == kManifestVersion, "format version ", j.at("version").dump(),
-               ", this build reads ", kManifestVersion);
+  const int64_t version = j.at("version").get<int64_t>();
+  SLUICE_CHECK(version == kManifestVersion || version == kShardedManifestVersion, "format version ",
+               version, ", this build reads ", kManifestVersion, " and ", kShardedManifestVersion);
   const uint32_t want = to_crc(j.at("crc32")), got = checksum(j);
   SLUICE_CHECK(want == got, "expected crc32 ", hex(want), ", got ", hex(got));
 
@@ -83,12 +115,12 @@ Manifest from_json(const json& j) {
     if (item.value().contains("tensors"))
       for (const auto& tensor : item.value().at("tensors").items())
         file.tensors[tensor.key()] = {.type = tensor.value().at("type").get<std::string>(),
-                                      .crc32 = to_crc(tensor.value().at("crc32"))};
+                                      .crc32 = to_crc(tensor.value().at("crc32")),
+                                      .begin = tensor.value().value("begin", int64_t(0))};
     m.files[item.key()] = std::move(file);
   }
-  for (const char* name : {kConfigName, file_name(Part::weights), file_name(Part::optimizer)})
-    SLUICE_CHECK(m.files.contains(name), "no file ", name);
-  SLUICE_CHECK(m.files.size() == 3, m.files.size(), " files, expected 3");
+  if (version == kShardedManifestVersion) read_whole(j, m);
+  check_files(m);
   return m;
 }
 
@@ -96,6 +128,26 @@ Manifest from_json(const json& j) {
 
 const char* file_name(Part part) {
   return part == Part::weights ? "weights.safetensors" : "optimizer.safetensors";
+}
+
+std::string file_name(Part part, int rank, int ranks) {
+  return fmt::format("{}-{:05}-of-{:05}.safetensors", key_of(part), rank, ranks);
+}
+
+bool is_of(const std::string& file, Part part) {
+  return file == file_name(part) || file.rfind(cat(key_of(part), "-"), 0) == 0;
+}
+
+// Sets what a manifest of many ranks has more.
+static void add_whole(json& j, const Manifest& m) {
+  j["version"] = kShardedManifestVersion;
+  j["ranks"] = m.ranks;
+  for (const Part part : kParts) {
+    json& list = j["whole"][key_of(part)] = json::array();
+    if (const auto types = m.whole.find(part); types != m.whole.end())
+      for (const auto& [name, type] : types->second)
+        list.push_back({{"name", name}, {"type", type}});
+  }
 }
 
 std::string format_manifest(const Manifest& m, const std::string& path) {
@@ -112,9 +164,12 @@ std::string format_manifest(const Manifest& m, const std::string& path) {
     for (const auto& [name, file] : m.files) {
       json& entry = j["files"][name];
       entry = {{"bytes", file.bytes}, {"crc32", hex(file.crc32)}};
-      for (const auto& [tensor, is] : file.tensors)
+      for (const auto& [tensor, is] : file.tensors) {
         entry["tensors"][tensor] = {{"type", is.type}, {"crc32", hex(is.crc32)}};
+        if (m.ranks > 1) entry["tensors"][tensor]["begin"] = is.begin;
+      }
     }
+    if (m.ranks > 1) add_whole(j, m);
     j["crc32"] = hex(checksum(j));
     return j.dump(1) + "\n";
   } catch (const json::exception& e) {  // a string that is no UTF-8

@@ -4,20 +4,26 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "trainer/checkpoint/checkpoint.h"
 
 namespace sluice {
 
-constexpr int kManifestVersion = 2;
+constexpr int kManifestVersion = 2;         // of one rank: a file a part, with whole tensors
+constexpr int kShardedManifestVersion = 3;  // of many: files of pieces, and what they are pieces of
 
 constexpr const char* kManifestName = "manifest.json";
 constexpr const char* kConfigName = "config.yaml";
-const char* file_name(Part part);  // "weights.safetensors"
+const char* file_name(Part part);                       // "weights.safetensors"
+std::string file_name(Part part, int rank, int ranks);  // "weights-00003-of-00008.safetensors"
+bool is_of(const std::string& file, Part part);         // by its name
 
 struct ManifestTensor {
-  std::string type;  // "f32 [3, 5]"
+  std::string type;  // "f32 [3, 5]"; of a piece "f32 [15]"
   uint32_t crc32 = 0;
+  int64_t begin = 0;  // of a piece: its first element in the whole tensor
 };
 
 struct ManifestFile {
@@ -29,6 +35,10 @@ struct ManifestFile {
 struct Manifest {
   CheckpointMeta meta;  // config_yaml is empty: it is a file of its own
   std::map<std::string, ManifestFile> files;
+  int64_t ranks = 1;
+  // Of many ranks: names and types of the whole tensors, in the order of the parameters.
+  using Types = std::vector<std::pair<std::string, std::string>>;
+  std::map<Part, Types> whole{};
 };
 
 // The text ends in a checksum of the rest: a changed digit in the loader's state is found too.

@@ -10,7 +10,7 @@
 #include "model/export/safetensors.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/folder.h"
-#include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/save.h"
 
 namespace sluice {
 namespace {
@@ -29,11 +29,14 @@ void write_text(const std::string& path, const std::string& text) {
   file.close();
 }
 
+}  // namespace
+
 // The checksums come from memory, not from the file: they cover the way to the disk as well. A
 // state with NaN is no state to resume from: the checkpoint before it is the better one.
 ManifestFile write_tensors(const std::string& path, std::span<const NamedTensor> tensors) {
   std::vector<SafetensorsEntry> entries;
-  for (const auto& [name, t] : tensors) {
+  for (const NamedTensor& n : tensors) {
+    const auto& [name, t, whole, begin] = n;
     SLUICE_CHECK(t && t.device == Device::cpu && t.dense(), path, ": tensor '", name, "' is ",
                  to_string(t), ", expected a dense tensor on cpu");
     entries.push_back({.name = name,
@@ -45,11 +48,12 @@ ManifestFile write_tensors(const std::string& path, std::span<const NamedTensor>
   SafetensorsWriter writer(path, entries);
   ManifestFile file;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    const auto& [name, t] = tensors[i];
+    const auto& [name, t, whole, begin] = tensors[i];
     const int64_t bad = count_nonfinite(t);
     SLUICE_CHECK(bad == 0, path, ": tensor '", name, "': ", bad, " of ", t.numel(),
                  " elements are not finite; such a state is not saved");
-    file.tensors[name] = {.type = to_string(entries[i]), .crc32 = crc32_of(t.data, t.bytes())};
+    file.tensors[name] = {
+        .type = to_string(entries[i]), .crc32 = crc32_of(t.data, t.bytes()), .begin = begin};
     writer.write(name, t);
   }
   writer.finish();
@@ -64,14 +68,9 @@ ManifestFile write_tensors(const std::string& path, std::span<const NamedTensor>
   return file;
 }
 
-void write_files(const std::string& folder, const CheckpointMeta& meta,
-                 std::span<const NamedTensor> weights, std::span<const NamedTensor> optimizer) {
+void seal_save(const std::string& folder, Manifest manifest) {
   const auto path = [&](const char* name) { return folder + "/" + name; };
-  const std::string& yaml = meta.config_yaml;
-  Manifest manifest{.meta = meta, .files = {}};
-  manifest.files[file_name(Part::weights)] = write_tensors(path(file_name(Part::weights)), weights);
-  manifest.files[file_name(Part::optimizer)] =
-      write_tensors(path(file_name(Part::optimizer)), optimizer);
+  const std::string& yaml = manifest.meta.config_yaml;
   write_text(path(kConfigName), yaml);
   manifest.files[kConfigName] = {.bytes = int64_t(yaml.size()),
                                  .crc32 = crc32_of(yaml.data(), int64_t(yaml.size())),
@@ -80,6 +79,8 @@ void write_files(const std::string& folder, const CheckpointMeta& meta,
   write_text(path(kManifestName), format_manifest(manifest, path(kManifestName)));
   sync_folder(folder);
 }
+
+namespace {
 
 // Swaps or moves `tmp` to `to`.
 void publish(const std::string& tmp, const std::string& to) {
@@ -132,30 +133,60 @@ std::vector<std::string> prune(const std::string& run_dir, int64_t saved_step,
 
 }  // namespace
 
-SaveResult save_checkpoint(const std::string& run_dir, const CheckpointMeta& meta,
-                           std::span<const NamedTensor> weights,
-                           std::span<const NamedTensor> optimizer, const Retention& retention) {
+void check_save(const CheckpointMeta& meta, const Retention& retention) {
   SLUICE_CHECK(meta.step >= 0, "step is ", meta.step);
   SLUICE_CHECK(retention.keep_last >= 1, "keep_last is ", retention.keep_last);
   SLUICE_CHECK(!retention.keep_every_steps || *retention.keep_every_steps >= 1,
                "keep_every_steps is ", *retention.keep_every_steps);
-  const std::string root = checkpoints_folder(run_dir), name = step_name(meta.step);
-  const std::string to = root + "/" + name, tmp = root + "/" + kTmp + name;
-  make_folder(root);
+}
+
+std::string save_folder(const std::string& run_dir, int64_t step) {
+  return checkpoints_folder(run_dir) + "/" + kTmp + step_name(step);
+}
+
+std::string open_save(const std::string& run_dir, int64_t step) {
+  const std::string tmp = save_folder(run_dir, step);
+  make_folder(checkpoints_folder(run_dir));
   remove_tree(tmp);
   try {
     make_folder(tmp);
-    write_files(tmp, meta, weights, optimizer);
-    publish(tmp, to);
   } catch (...) {
-    try {
-      remove_tree(tmp);
-    } catch (const Error&) {  // the first failure is the one to report
-    }
+    drop_save(tmp);
     throw;
   }
-  const CheckpointRef saved{to, meta.step};
-  return {saved, prune(run_dir, meta.step, retention)};
+  return tmp;
+}
+
+void drop_save(const std::string& folder) {
+  try {
+    remove_tree(folder);
+  } catch (const Error&) {  // the first failure is the one to report
+  }
+}
+
+SaveResult publish_save(const std::string& run_dir, const std::string& folder, int64_t step,
+                        const Retention& retention) {
+  const CheckpointRef saved{checkpoints_folder(run_dir) + "/" + step_name(step), step};
+  publish(folder, saved.folder);
+  return {saved, prune(run_dir, step, retention)};
+}
+
+SaveResult save_checkpoint(const std::string& run_dir, const CheckpointMeta& meta,
+                           std::span<const NamedTensor> weights,
+                           std::span<const NamedTensor> optimizer, const Retention& retention) {
+  check_save(meta, retention);
+  const std::string folder = open_save(run_dir, meta.step);
+  try {
+    Manifest manifest{.meta = meta, .files = {}};
+    for (const Part part : {Part::weights, Part::optimizer})
+      manifest.files[file_name(part)] = write_tensors(folder + "/" + file_name(part),
+                                                      part == Part::weights ? weights : optimizer);
+    seal_save(folder, std::move(manifest));
+    return publish_save(run_dir, folder, meta.step, retention);
+  } catch (...) {
+    drop_save(folder);
+    throw;
+  }
 }
 
 void remove_leftovers(const RunLock& lock) {

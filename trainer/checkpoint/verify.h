@@ -14,6 +14,10 @@ namespace sluice {
 std::vector<std::string> problems_of(const std::string& path, const ManifestFile& file,
                                      Verify verify);
 
+// find_problems() by several ranks: this one reads every `shares`-th file, rank 0 the manifest too.
+std::vector<std::string> find_problems(const CheckpointRef& ref, Verify verify, int share,
+                                       int shares);
+
 // "; 2 tensors changed: 'a' 'b'", of long lists the first ten; "" for none.
 std::string describe(const char* what, const std::vector<std::string>& names);
 

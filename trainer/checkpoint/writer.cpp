@@ -4,9 +4,11 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "model/export/posix_file.h"
+#include "trainer/checkpoint/exchange.h"
 #include "trainer/checkpoint/folder.h"
 
 namespace sluice {
@@ -41,24 +43,43 @@ void copy_all(const std::vector<NamedTensor>& from, const std::vector<NamedTenso
   for (size_t i = 0; i < from.size(); ++i) copy(from[i].t, to[i].t);
 }
 
-void probe(const std::string& folder) {
-  make_folder(folder);
-  const std::string name = folder + "/.tmp-probe";
-  replace_text(name, "can this folder be written to?\n");
-  remove_tree(name);
+int64_t tensor_bytes(const std::vector<NamedTensor>& tensors) {
+  int64_t bytes = 0;
+  for (const NamedTensor& n : tensors) bytes += n.t.bytes();
+  return bytes;
+}
+
+// Every rank writes: it may be another machine's mount.
+void probe(const std::string& folder, Comm* ranks) {
+  std::string error;
+  try {
+    make_folder(folder);
+    const std::string name = folder + "/.tmp-probe-" + std::to_string(ranks ? ranks->rank() : 0);
+    replace_text(name, "can this folder be written to?\n");
+    remove_tree(name);
+  } catch (const Error& e) {
+    if (!ranks) throw;
+    error = e.what();
+  }
+  if (ranks) error = errors_of_ranks(*ranks, error);
+  if (!error.empty()) throw Error(error);
 }
 
 }  // namespace
 
 CheckpointWriter::CheckpointWriter(const std::string& run_dir, const Retention& retention,
                                    Mode mode, std::vector<NamedTensor> weights,
-                                   std::vector<NamedTensor> optimizer)
+                                   std::vector<NamedTensor> optimizer, Comm* ranks)
     : run_dir_(run_dir),
       retention_(retention),
       mode_(mode),
       weights_(std::move(weights)),
       optimizer_(std::move(optimizer)) {
-  probe(checkpoints_folder(run_dir));
+  if (ranks && ranks->size() > 1) {
+    ranks_ = ranks;
+    shared_ = std::make_unique<SharedSave>(*ranks, run_dir, retention, &weights_, &optimizer_);
+  }
+  probe(checkpoints_folder(run_dir), ranks_);
   if (direct()) return;
   snapshot_ = Buffer(DType::u8, {padded_bytes(weights_) + padded_bytes(optimizer_)});
   char* at = static_cast<char*>(snapshot_.view().data);
@@ -67,7 +88,14 @@ CheckpointWriter::CheckpointWriter(const std::string& run_dir, const Retention& 
 }
 
 CheckpointWriter::~CheckpointWriter() {
-  for (const SaveReport& r : finish())
+  if (!shared_) {
+    wait();
+  } else if (phase_ != Phase::none) {  // an error ends the run: other ranks may not be listening
+    if (thread_.joinable()) thread_.join();
+    if (current_.error.empty()) current_.error = "the run ended before all ranks had written";
+    finished_.push_back(std::move(current_));
+  }
+  for (const SaveReport& r : finished_)
     if (!r.error.empty())
       std::fprintf(stderr, "the checkpoint of step %lld was not saved: %s\n",
                    static_cast<long long>(r.step), r.error.c_str());
@@ -81,60 +109,102 @@ int64_t CheckpointWriter::snapshot_bytes() const {
   return direct() ? 0 : snapshot_.view().bytes();
 }
 
-void CheckpointWriter::join() {
-  if (!thread_.joinable()) return;
-  thread_.join();
-  finished_.push_back(std::move(current_));
-}
-
-void CheckpointWriter::write(const CheckpointMeta& meta, const std::vector<NamedTensor>& weights,
-                             const std::vector<NamedTensor>& optimizer) {
-  const double begin = seconds();
-  try {
-    SaveResult result = save_checkpoint(run_dir_, meta, weights, optimizer, retention_);
-    current_.folder = std::move(result.saved.folder);
-    current_.problems = std::move(result.problems);
-  } catch (const std::exception& e) {  // of any kind: a thread has nobody to throw to
-    current_.error = e.what();
-  }
-  current_.write_seconds = seconds() - begin;
-}
-
 void CheckpointWriter::save(const CheckpointMeta& meta) {
   const double begin = seconds();
-  join();
+  wait();
   const double waited = seconds() - begin;
   current_ = {};
   current_.step = meta.step;
   current_.waited_seconds = waited;
-  for (const auto* list : {&weights_, &optimizer_})
-    for (const NamedTensor& n : *list) current_.bytes += n.t.bytes();
+  current_.bytes = shared_ ? shared_->bytes() : tensor_bytes(weights_) + tensor_bytes(optimizer_);
+  if (shared_ && !open_shared(meta)) return;
   if (!direct()) {
     copy_all(weights_, snapshot_weights_);
     copy_all(optimizer_, snapshot_optimizer_);
   }
-  if (mode_ == Mode::sync) {
-    write(meta, direct() ? weights_ : snapshot_weights_,
-          direct() ? optimizer_ : snapshot_optimizer_);
-    current_.blocked_seconds = seconds() - begin;
-    finished_.push_back(std::move(current_));
-    return;
-  }
+  const auto& weights = direct() ? weights_ : snapshot_weights_;
+  const auto& optimizer = direct() ? optimizer_ : snapshot_optimizer_;
+  begun_ = seconds();
+  if (shared_)
+    start(Phase::writing, [this, &weights, &optimizer] { shared_->write(weights, optimizer); });
+  else
+    start(Phase::publishing, [this, meta, &weights, &optimizer] {
+      keep(save_checkpoint(run_dir_, meta, weights, optimizer, retention_));
+    });
+  if (mode_ == Mode::sync) wait();
+  // Of a save that is over the report is made.
+  (phase_ == Phase::none ? finished_.back() : current_).blocked_seconds = seconds() - begin;
+}
+
+bool CheckpointWriter::open_shared(const CheckpointMeta& meta) {
+  current_.error = shared_->open(meta);
+  if (current_.error.empty()) return true;
+  finished_.push_back(std::move(current_));
+  return false;
+}
+
+void CheckpointWriter::keep(SaveResult result) {
+  current_.folder = std::move(result.saved.folder);
+  current_.problems = std::move(result.problems);
+}
+
+void CheckpointWriter::start(Phase phase, std::function<void()> work) {
+  phase_ = phase;
   done_ = false;
-  current_.blocked_seconds = seconds() - begin;
-  thread_ = std::thread([this, meta] {
-    write(meta, snapshot_weights_, snapshot_optimizer_);
+  thread_ = std::thread([this, work = std::move(work)] {
+    try {
+      work();
+    } catch (const std::exception& e) {  // of any kind: a thread has nobody to throw to
+      current_.error = e.what();
+    }
+    current_.write_seconds = seconds() - begun_;
     done_ = true;
   });
 }
 
+bool CheckpointWriter::advance() {
+  if (phase_ == Phase::none) return true;
+  if (shared_ ? !all_ranks(*ranks_, done_) : !done_) return false;
+  if (thread_.joinable()) thread_.join();
+  if (shared_ && phase_ == Phase::writing) {
+    current_.error = shared_->gather(current_.error);
+    if (current_.error.empty()) {
+      phase_ = Phase::publishing;
+      if (ranks_->rank() == 0) start(Phase::publishing, [this] { keep(shared_->publish()); });
+      return false;
+    }
+  } else if (shared_) {
+    tell_report();
+  }
+  phase_ = Phase::none;
+  finished_.push_back(std::move(current_));
+  return true;
+}
+
+// What rank 0 knows.
+void CheckpointWriter::tell_report() {
+  const nlohmann::json mine = {current_.folder, current_.error, current_.problems,
+                               current_.write_seconds};
+  const nlohmann::json j = nlohmann::json::parse(broadcast_text(*ranks_, mine.dump()));
+  current_.folder = j[0];
+  current_.error = j[1];
+  current_.problems = j[2].get<std::vector<std::string>>();
+  current_.write_seconds = j[3];
+}
+
+// One rank waits for its thread; of many, each keeps asking.
+void CheckpointWriter::wait() {
+  if (!shared_ && thread_.joinable()) thread_.join();
+  while (!advance()) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+}
+
 std::vector<SaveReport> CheckpointWriter::collect() {
-  if (done_) join();
+  advance();
   return std::exchange(finished_, {});
 }
 
 std::vector<SaveReport> CheckpointWriter::finish() {
-  join();
+  wait();
   return std::exchange(finished_, {});
 }
 

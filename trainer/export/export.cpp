@@ -11,6 +11,7 @@
 #include "model/export/engines/hf_folder.h"
 #include "model/lm/lm.h"
 #include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/tensors.h"
 #include "trainer/loop/config.h"
 
 namespace sluice {
@@ -92,7 +93,7 @@ Exported export_checkpoint(const std::string& path, const std::string& out, cons
                                                          : Naming::moonshot;
   std::vector<EngineTensor> tensors = engine_tensors(params, naming);
   untie_head(config.model, tensors);
-  const SafetensorsReader weights(file_of(ref, Part::weights));
+  const CheckpointTensors weights(ref, Part::weights);
   const std::string partial = out + ".partial";
   remove_tree(partial);
   make_folder(partial);

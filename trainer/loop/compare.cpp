@@ -6,8 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/tensor/buffer.h"
-#include "model/export/safetensors.h"
-#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/tensors.h"
 
 namespace sluice {
 
@@ -47,7 +46,7 @@ void compare_metrics(const std::string& a, const std::string& b, std::vector<std
 
 void compare_part(const CheckpointRef& a, const CheckpointRef& b, Part part,
                   std::vector<std::string>& out) {
-  const SafetensorsReader ra(file_of(a, part)), rb(file_of(b, part));
+  const CheckpointTensors ra(a, part), rb(b, part);
   for (const SafetensorsEntry& e : ra.entries()) {
     const Buffer x(e.dtype, {e.numel()}), y(e.dtype, {e.numel()});
     ra.read_slice(e.name, 0, x.view());

@@ -5,21 +5,18 @@
 #include <set>
 
 #include "configs/schema.h"
-#include "model/export/safetensors.h"
-#include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/tensors.h"
 
 namespace sluice {
 
 void check_tensors(const CheckpointRef& from, Part part, const std::vector<NamedTensor>& into) {
-  const SafetensorsReader reader(file_of(from, part));
+  const CheckpointTensors reader(from, part);
   std::vector<std::string> problems;
   std::set<std::string> wanted;
   for (const NamedTensor& n : into) {
     wanted.insert(n.name);
     const SafetensorsEntry* there = reader.find(n.name);
-    const SafetensorsEntry here{.name = n.name,
-                                .dtype = n.t.dtype,
-                                .shape = {n.t.shape.begin(), n.t.shape.begin() + n.t.rank}};
+    const SafetensorsEntry here = entry_of(n);
     if (!there)
       problems.push_back(cat(n.name, ": not there, here ", to_string(here)));
     else if (there->shape != here.shape || there->dtype != here.dtype)
@@ -46,7 +43,12 @@ std::vector<std::string> differences_from(const CheckpointMeta& from, const Conf
 }
 
 int64_t weights_checksum(const CheckpointRef& from) {
-  return int64_t(read_manifest(from).files.at(file_name(Part::weights)).crc32);
+  const Manifest m = read_manifest(from);
+  if (m.ranks == 1) return int64_t(m.files.at(file_name(Part::weights)).crc32);
+  std::string all;  // tensor by tensor: however many ranks have written them
+  const CheckpointTensors weights(from, Part::weights);
+  for (const SafetensorsEntry& e : weights.entries()) all += e.name + hex(*weights.crc32(e.name));
+  return int64_t(crc32_of(all.data(), int64_t(all.size())));
 }
 
 }  // namespace sluice

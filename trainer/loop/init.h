@@ -16,7 +16,8 @@ void check_tensors(const CheckpointRef& from, Part part, const std::vector<Named
 // Keys that have other values in the run that `from` is of; run.* and metrics.* are left out.
 std::vector<std::string> differences_from(const CheckpointMeta& from, const Config& config);
 
-// CRC-32 of the weights' file, from the manifest: which weights they were, whatever the path says.
+// CRC-32 of the weights' file (of many ranks: of the tensors' checksums), from the manifest: which
+// weights they were, whatever the path says.
 int64_t weights_checksum(const CheckpointRef& from);
 
 }  // namespace sluice

@@ -6,14 +6,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "configs/schema.h"
 #include "kernels/tensor/buffer.h"
 #include "model/export/posix_file.h"
-#include "model/export/safetensors.h"
 #include "trainer/checkpoint/folder.h"
-#include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/tensors.h"
 #include "trainer/loop/config.h"
 
 namespace sluice {
@@ -75,10 +75,9 @@ Json number(double x) {
   return std::isfinite(x) ? Json(x) : Json(std::isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
 }
 
-Json tensor_json(const SafetensorsEntry& e, const Stats& s, const ManifestFile* file) {
+Json tensor_json(const SafetensorsEntry& e, const Stats& s, std::optional<uint32_t> want) {
   std::string checksum = "not in the manifest";
-  if (file && file->tensors.contains(e.name))
-    checksum = file->tensors.at(e.name).crc32 == s.crc32 ? "right" : "WRONG";
+  if (want) checksum = *want == s.crc32 ? "right" : "WRONG";
   Json j = {{"name", e.name}, {"type", to_string(e)}, {"checksum", checksum}};
   j["nonfinite"] = s.nonfinite;
   j["norm"] = number(std::sqrt(s.squares));
@@ -88,38 +87,49 @@ Json tensor_json(const SafetensorsEntry& e, const Stats& s, const ManifestFile* 
   return j;
 }
 
-// Reads the part of the file that `done` of `all` bytes come before.
-Json part_json(const std::string& path, const ManifestFile* file, int64_t done, int64_t all,
+int64_t part_bytes(const std::string& folder, Part part) {
+  int64_t bytes = 0;
+  struct stat status {};
+  for (const std::string& name : names_in(folder))
+    if (is_of(name, part) && ::stat((folder + "/" + name).c_str(), &status) == 0)
+      bytes += status.st_size;
+  return bytes;
+}
+
+// Of a checkpoint whose manifest cannot be read, the file of one rank can. `done` of `all` bytes
+// have been read before.
+Json part_json(const CheckpointRef& ref, Part which, bool has_manifest, int64_t done, int64_t all,
                const InspectOptions& options) {
   Json part = {{"bytes", 0}, {"elements", 0}, {"tensors", Json::array()}};
   try {
-    const SafetensorsReader reader(path);
+    std::unique_ptr<const CheckpointTensors> saved;
+    std::unique_ptr<const SafetensorsReader> file;
+    if (has_manifest)
+      saved = std::make_unique<const CheckpointTensors>(ref, which);
+    else
+      file = std::make_unique<const SafetensorsReader>(file_of(ref, which));
+    const TensorSource& source = saved ? static_cast<const TensorSource&>(*saved) : *file;
     const Buffer block(DType::f64, {kBlock});
     int64_t elements = 0;
-    for (const SafetensorsEntry& e : reader.entries()) {
+    for (const SafetensorsEntry& e : source.entries()) {
       Stats s;
       for (int64_t at = 0; at < e.numel(); at += kBlock) {
         const Tensor t = make_tensor(block.view().data, e.dtype, Device::cpu,
                                      {std::min(kBlock, e.numel() - at)});
-        reader.read_slice(e.name, at, t);
+        source.read_slice(e.name, at, t);
         s.crc32 = extend_crc32(s.crc32, t.data, t.bytes());
         add_all(s, t);
         options.progress(done += t.bytes(), all);
       }
-      part["tensors"].push_back(tensor_json(e, s, file));
+      part["tensors"].push_back(tensor_json(e, s, saved ? saved->crc32(e.name) : std::nullopt));
       elements += e.numel();
     }
     part["elements"] = elements;
-    part["bytes"] = PosixFile::open(path).size();
+    part["bytes"] = part_bytes(ref.folder, which);
   } catch (const Error& e) {
     part["problem"] = e.what();
   }
   return part;
-}
-
-int64_t size_or_zero(const std::string& path) {
-  struct stat status {};
-  return ::stat(path.c_str(), &status) == 0 ? int64_t(status.st_size) : 0;
 }
 
 Json config_json(const std::string& path) {
@@ -144,6 +154,7 @@ Json checkpoint_json(const CheckpointRef& ref, const InspectOptions& options) {
     manifest = parse_manifest(text, path);
     readable = true;
     j["saved_at"] = Json::parse(text).value("saved_at", "");
+    j["ranks"] = manifest.ranks;
     j["fingerprint"] = manifest.meta.fingerprint;
     j["integers"] = manifest.meta.integers;
     for (const auto& [key, value] : manifest.meta.numbers) j["numbers"][key] = number(value);
@@ -154,11 +165,10 @@ Json checkpoint_json(const CheckpointRef& ref, const InspectOptions& options) {
   } catch (const Error& e) {
     j["config_problem"] = e.what();
   }
-  const std::string w = file_of(ref, Part::weights), o = file_of(ref, Part::optimizer);
-  const int64_t wide = size_or_zero(w), all = wide + size_or_zero(o);
-  const auto saved = [&](Part p) { return readable ? &manifest.files.at(file_name(p)) : nullptr; };
-  j["weights"] = part_json(w, saved(Part::weights), 0, all, options);
-  j["optimizer"] = part_json(o, saved(Part::optimizer), wide, all, options);
+  const int64_t wide = part_bytes(ref.folder, Part::weights);
+  const int64_t all = wide + part_bytes(ref.folder, Part::optimizer);
+  j["weights"] = part_json(ref, Part::weights, readable, 0, all, options);
+  j["optimizer"] = part_json(ref, Part::optimizer, readable, wide, all, options);
   options.progress(all, all);
   return j;
 }

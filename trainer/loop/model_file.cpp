@@ -7,11 +7,24 @@
 
 namespace sluice {
 
-std::vector<NamedTensor> named_weights(ParamStore& params) {
+std::vector<NamedTensor> named_weights(const ParamStore& params) {
   std::vector<NamedTensor> list;
   for (const Shard& s : params.shards()) {
     const ParamSpec& spec = params.spec(s.id);
-    list.push_back({spec.name, with_shape(s.master, spec.shape)});
+    if (s.master.numel() == spec.numel())
+      list.push_back({spec.name, with_shape(s.master, spec.shape)});
+    else
+      list.push_back({spec.name, s.master, spec.shape, s.begin});
+  }
+  return list;
+}
+
+std::vector<NamedTensor> named_moments(const ParamStore& params, const Optimizer& optimizer) {
+  std::vector<NamedTensor> list;
+  for (const Optimizer::Moments& o : optimizer.moments()) {
+    const std::vector<int64_t> whole = {params.spec(o.id).numel()};
+    list.push_back({o.name + ".m", o.m, whole, o.begin});
+    if (o.v) list.push_back({o.name + ".v", o.v, whole, o.begin});
   }
   return list;
 }

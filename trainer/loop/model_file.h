@@ -6,6 +6,7 @@
 
 #include "model/autograd/plain_store.h"
 #include "model/lm/lm.h"
+#include "optim/optimizer.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/loop/config.h"
 
@@ -24,7 +25,8 @@ struct LoadedModel {
 // left to the config that is in the checkpoint.
 LoadedModel load_model(const std::string& path, std::optional<Device> device = Device::cpu);
 
-// The weights as a checkpoint names them.
-std::vector<NamedTensor> named_weights(ParamStore& params);
+// The weights and moments of this rank's shards, as a checkpoint names them.
+std::vector<NamedTensor> named_weights(const ParamStore& params);
+std::vector<NamedTensor> named_moments(const ParamStore& params, const Optimizer& optimizer);
 
 }  // namespace sluice

@@ -19,7 +19,7 @@ void Trainer::open_saves() {
   saves_ = std::make_unique<CheckpointWriter>(
       config_.run.dir, Retention{c.keep_last, c.keep_every_steps},
       c.async ? CheckpointWriter::Mode::async : CheckpointWriter::Mode::sync,
-      named_weights(*params_), named_moments());
+      named_weights(*params_), named_moments(*params_, *optimizer_));
   if (c.async)
     progress_.note(fmt::format("memory   snapshot for asynchronous checkpoints {:.1f} MiB",
                                double(saves_->snapshot_bytes()) / (1 << 20)));

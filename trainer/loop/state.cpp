@@ -11,15 +11,6 @@
 
 namespace sluice {
 
-std::vector<NamedTensor> Trainer::named_moments() const {
-  std::vector<NamedTensor> list;
-  for (const Optimizer::Moments& m : optimizer_->moments()) {
-    list.push_back({m.name + ".m", m.m});
-    if (m.v) list.push_back({m.name + ".v", m.v});
-  }
-  return list;
-}
-
 void Trainer::start() {
   remove_leftovers(lock_);
   std::vector<std::string> problems;
@@ -54,7 +45,7 @@ void Trainer::resume(const CheckpointRef& from) {
     throw Error(cat(from.folder, " is of another run:", all,
                     "\nSet these back to go on with it, or give the new run a run.dir of its own"));
   load_tensors(from, Part::weights, named_weights(*params_));
-  load_tensors(from, Part::optimizer, named_moments());
+  load_tensors(from, Part::optimizer, named_moments(*params_, *optimizer_));
   load_progress(meta);
   saved_step_ = step_;
   for (const auto& [key, value] : meta.integers)
@@ -73,10 +64,10 @@ void Trainer::start_from(const InitConfig& init) {
   const CheckpointMeta meta = load_meta(from);
   const bool all = init.load == "all";
   check_tensors(from, Part::weights, named_weights(*params_));
-  if (all) check_tensors(from, Part::optimizer, named_moments());
+  if (all) check_tensors(from, Part::optimizer, named_moments(*params_, *optimizer_));
   load_tensors(from, Part::weights, named_weights(*params_));
   if (all) {
-    load_tensors(from, Part::optimizer, named_moments());
+    load_tensors(from, Part::optimizer, named_moments(*params_, *optimizer_));
     load_progress(meta);
     SLUICE_CHECK(step_ < config_.train.steps, "run.init.load: all goes on after step ", step_,
                  " of ", from.folder, ", but train.steps is ", config_.train.steps);

@@ -94,7 +94,6 @@ class Trainer {
   ExitCode stop_nonfinite();
   void open_saves();
   void report_saves(Wait wait);
-  std::vector<NamedTensor> named_moments() const;
 
   Config config_;
   StopSignals signals_;

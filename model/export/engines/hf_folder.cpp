@@ -29,7 +29,7 @@ std::vector<std::pair<size_t, size_t>> cut_into_files(const std::vector<EngineTe
   return files;
 }
 
-void write_tensor(const SafetensorsReader& weights, const ParamStore& params, const EngineTensor& t,
+void write_tensor(const TensorSource& weights, const ParamStore& params, const EngineTensor& t,
                   DType dtype, SafetensorsWriter& out) {
   const int64_t n = t.numel();
   std::vector<float> values(static_cast<size_t>(n));
@@ -54,7 +54,7 @@ DType dtype_in_folder(const EngineTensor& t, DType dtype) {
   return constant ? DType::f32 : dtype;
 }
 
-void write_hf_weights(const std::string& folder, const SafetensorsReader& weights,
+void write_hf_weights(const std::string& folder, const TensorSource& weights,
                       const ParamStore& params, const std::vector<EngineTensor>& tensors,
                       const HfWeights& o, const std::function<void(int64_t, int64_t)>& progress) {
   const auto files = cut_into_files(tensors, o);

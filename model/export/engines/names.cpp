@@ -199,7 +199,7 @@ std::vector<EngineTensor> engine_tensors(const ParamStore& params, Naming naming
   return all;
 }
 
-void read_values(const SafetensorsReader& weights, const ParamStore& params, const EngineTensor& t,
+void read_values(const TensorSource& weights, const ParamStore& params, const EngineTensor& t,
                  float* out) {
   const int64_t n = t.numel();
   if (t.content == Content::selector) {

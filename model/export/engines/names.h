@@ -46,7 +46,7 @@ struct EngineTensor {
 std::vector<EngineTensor> engine_tensors(const ParamStore& params, Naming naming);
 
 // The values, f32, from a checkpoint's weights; out [numel].
-void read_values(const SafetensorsReader& weights, const ParamStore& params, const EngineTensor& t,
+void read_values(const TensorSource& weights, const ParamStore& params, const EngineTensor& t,
                  float* out);
 
 }  // namespace sluice
