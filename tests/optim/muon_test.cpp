@@ -75,7 +75,8 @@ std::vector<double> newton_schulz(const double* u, int64_t rows, int64_t columns
 TEST(MuonOptimizer, OwnsTheMatricesOfTheModel) {
   const Model model;
   std::map<std::string, bool> muon;
-  for (const auto& [name, m, v] : Optimizer(config(), model.params).moments()) muon[name] = !v;
+  for (const auto& moments : Optimizer(config(), model.params).moments())
+    muon[moments.name] = !moments.v;
   for (const char* name :
        {"layers.0.kda.qkv_proj", "layers.0.kda.fgb_proj", "layers.0.kda.f_b_proj",
         "layers.0.kda.g_b_proj", "layers.0.kda.o_proj", "layers.3.mla.q_proj",

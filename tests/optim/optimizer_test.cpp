@@ -160,7 +160,7 @@ TEST(Optimizer, ANonFiniteGradientSkipsTheStep) {
     for (size_t i = 0; i < 3; ++i)
       for (int64_t k = 0; k < before->shards()[i].master.dim(0); ++k)
         EXPECT_EQ(element(store->shards()[i].master, k), element(before->shards()[i].master, k));
-    for (const auto& [name, m, v] : optimizer.moments())
+    for (const auto& [name, m, v, id, begin] : optimizer.moments())
       for (int64_t k = 0; k < m.numel(); ++k) EXPECT_EQ(element(m, k) + element(v, k), 0) << name;
   }
 }

@@ -47,7 +47,7 @@ TEST(StateDtype, HalvesTheBytes) {
     const Optimizer narrow(config(kind), model.params);
     EXPECT_EQ(2 * narrow.bytes(), Optimizer(wide, model.params).bytes());
     EXPECT_EQ(narrow.host_bytes(), 0);
-    for (const auto& [name, m, v] : narrow.moments()) {
+    for (const auto& [name, m, v, id, begin] : narrow.moments()) {
       EXPECT_EQ(m.dtype, DType::bf16) << name;
       if (v) {
         EXPECT_EQ(v.dtype, DType::bf16) << name;

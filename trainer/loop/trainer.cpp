@@ -35,8 +35,9 @@ Trainer::Trainer(const Config& config, Folder folder)
     params_ = std::make_unique<PlainStore>(DType::f32, ctx_.device);
     lm_ = std::make_unique<Lm>(config_.model, *params_);
     params_->allocate();
-    initialize(*params_, ShardGroups{}, uint64_t(config_.run.seed));
-    optimizer_ = std::make_unique<Optimizer>(config_.optim, *params_, uint64_t(config_.run.seed));
+    initialize(*params_, uint64_t(config_.run.seed));
+    optimizer_ = std::make_unique<Optimizer>(config_.optim, *params_, ShardGroups{},
+                                             uint64_t(config_.run.seed));
   });
   stats_ = std::make_unique<StepStats>(*params_, ctx_.device);
   runner_ =
