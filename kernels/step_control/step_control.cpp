@@ -6,13 +6,14 @@
 namespace sluice {
 
 namespace cuda {
-void begin_step(const Context& ctx, StepState* state, float lr);
+void begin_step(const Context& ctx, StepState* state, float lr, int32_t stop);
 void add_loss(const Context& ctx, const double* terms, StepState* state);
 void decide(const Context& ctx, StepState* state);
 }  // namespace cuda
 namespace cpu {
-static void begin_step(const Context&, StepState* state, float lr) {
+static void begin_step(const Context&, StepState* state, float lr, int32_t stop) {
   state->lr = lr;
+  state->stop = stop;
   state->cross_entropy = state->z_loss = 0;
 }
 static void add_loss(const Context&, const double* terms, StepState* state) {
@@ -26,10 +27,10 @@ static void decide(const Context&, StepState* state) {
 }  // namespace cpu
 namespace reference = cpu;  // one formula on one number
 
-void begin_step(const Context& ctx, StepState* state, float lr) {
+void begin_step(const Context& ctx, StepState* state, float lr, int32_t stop) {
   if (ctx.mode == Mode::plan) return;
   SLUICE_CHECK(state, "no step state");
-  SLUICE_DISPATCH(begin_step, ctx, state, lr);
+  SLUICE_DISPATCH(begin_step, ctx, state, lr, stop);
 }
 
 void add_loss(const Context& ctx, const Tensor& terms, StepState* state) {

@@ -4,8 +4,9 @@
 
 namespace sluice::cuda {
 
-static __global__ void begin_kernel(StepState* state, float lr) {
+static __global__ void begin_kernel(StepState* state, float lr, int32_t stop) {
   state->lr = lr;
+  state->stop = stop;
   state->cross_entropy = state->z_loss = 0;
 }
 static __global__ void add_kernel(const double* terms, StepState* state) {
@@ -17,8 +18,8 @@ static __global__ void decide_kernel(StepState* state) {
   if (!state->skip) ++state->step;
 }
 
-void begin_step(const Context& ctx, StepState* state, float lr) {
-  begin_kernel<<<1, 1, 0, ctx.stream>>>(state, lr);
+void begin_step(const Context& ctx, StepState* state, float lr, int32_t stop) {
+  begin_kernel<<<1, 1, 0, ctx.stream>>>(state, lr, stop);
   SLUICE_LAUNCHED(ctx.stream);
 }
 void add_loss(const Context& ctx, const double* terms, StepState* state) {

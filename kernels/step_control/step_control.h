@@ -12,8 +12,8 @@
 
 namespace sluice {
 
-// Sets lr; no loss yet. Beginning the same step twice is right.
-void begin_step(const Context& ctx, StepState* state, float lr);
+// Sets lr and stop; no loss yet. Beginning the same step twice is right.
+void begin_step(const Context& ctx, StepState* state, float lr, int32_t stop = 0);
 
 // Adds a micro-batch's part to the losses; terms in [2] f64: cross entropy, z-loss.
 void add_loss(const Context& ctx, const Tensor& terms, StepState* state);

@@ -15,6 +15,7 @@ struct StepState {
   float grad_norm = 0;   // global L2 norm before clipping
   int32_t skip = 0;      // 1: the gradients are not finite; the optimizer changes nothing
   double cross_entropy = 0, z_loss = 0;  // of the step's micro-batches, until now
+  int32_t stop = 0;  // a signal that asks the run to end after this step; 0: none
 };
 
 }  // namespace sluice

@@ -8,7 +8,7 @@
 namespace sluice {
 
 template <class T>
-static void search(const Tensor& t, const std::string& what) {
+static std::string search(const Tensor& t) {
   const int64_t rows = t.dense() ? 1 : t.shape[0], width = t.numel() / std::max<int64_t>(rows, 1);
   int64_t bad = 0, first = -1;
   T value = 0;
@@ -19,9 +19,9 @@ static void search(const Tensor& t, const std::string& what) {
       if (bad++ == 0) first = n * width + c, value = x[c];
     }
   }
-  if (bad > 0)
-    throw Error(cat(what, " ", to_string(t), " has ", bad,
-                    " elements that are not finite, the first is ", value, " at element ", first));
+  if (bad == 0) return "";
+  return cat(to_string(t), " has ", bad, " elements that are not finite, the first is ", value,
+             " at element ", first);
 }
 
 // Row by row, since rows of a device tensor may be strided; bf16 as f32.
@@ -46,11 +46,11 @@ static Buffer on_host_as_f32(const Tensor& t) {
   return host;
 }
 
-void check_finite(const Context& ctx, const Tensor& t, const std::string& what) {
-  if (ctx.mode == Mode::plan || t.numel() == 0) return;
-  if (t.dtype != DType::f32 && t.dtype != DType::f64 && t.dtype != DType::bf16) return;
-  if (t.device == Device::cuda) return check_finite({}, on_host_as_f32(t).view(), what);
-  t.dtype == DType::f64 ? search<double>(t, what) : search<float>(t, what);
+std::string describe_nonfinite(const Context& ctx, const Tensor& t) {
+  if (ctx.mode == Mode::plan || t.numel() == 0) return "";
+  if (t.dtype != DType::f32 && t.dtype != DType::f64 && t.dtype != DType::bf16) return "";
+  if (t.device == Device::cuda) return describe_nonfinite({}, on_host_as_f32(t).view());
+  return t.dtype == DType::f64 ? search<double>(t) : search<float>(t);
 }
 
 }  // namespace sluice

@@ -107,7 +107,7 @@ void Tape::run_waiting(int id) {
 void Tape::record(const char* name, const Var& output, std::function<void()> backward, Again again,
                   Offer offer) {
   const std::string label = block_.empty() ? name : block_ + ": " + name;
-  if (report_nonfinite_) check_finite(ctx_, output.value, label + ": output");
+  if (nonfinite_) look_at(output.value, label + ": output");
   if (times_) times_->forward_done(name);
   if (!recording_) return;
   steps_.push_back({label, name, output.id, std::move(backward)});
@@ -115,6 +115,13 @@ void Tape::record(const char* name, const Var& output, std::function<void()> bac
   slots_[size_t(output.id)].again = std::move(again);
   slots_[size_t(output.id)].like = output.value;
   slots_[size_t(output.id)].offered = offer == Offer::in_backward;
+}
+
+void Tape::look_at(const Tensor& t, const std::string& what) {
+  if (nonfinite_->looks >= 0) return;
+  const std::string numbers = describe_nonfinite(ctx_, t);
+  if (!numbers.empty()) *nonfinite_ = {looks_, what + " " + numbers};
+  ++looks_;
 }
 
 Grad Tape::grad(int id, const Tensor& like) {
@@ -180,12 +187,12 @@ void Tape::acquire(const std::vector<int>& groups, Pass pass) {
 
 void Tape::release(const std::vector<int>& groups, Pass pass) {
   for (auto g = groups.rbegin(); g != groups.rend(); ++g) params_.release(*g, pass, ctx_);
-  if (pass == Pass::forward || !report_nonfinite_) return;
+  if (pass == Pass::forward || !nonfinite_) return;
   params_.settle(ctx_);
   for (const Shard& shard : params_.trained_shards()) {
     const ParamSpec& spec = params_.spec(shard.id);
     if (std::find(groups.begin(), groups.end(), spec.group) != groups.end())
-      check_finite(ctx_, shard.grad, spec.name + ": gradient");
+      look_at(shard.grad, spec.name + ": gradient");
   }
 }
 
@@ -274,10 +281,10 @@ void Tape::run_back_to(size_t steps) {
     step.backward();
     if (times_) times_->backward_done(step.op);
     if (step.output >= 0) run_waiting(step.output);
-    if (report_nonfinite_ && step.output >= 0)
+    if (nonfinite_ && step.output >= 0)
       for (const int id : touched_)
         if (has_gradient(id))
-          check_finite(ctx_, *slots_[size_t(id)].memory, step.name + ": gradient of an input");
+          look_at(*slots_[size_t(id)].memory, step.name + ": gradient of an input");
     if (step.output < 0) continue;
     Slot& slot = slots_[size_t(step.output)];
     slot.memory.reset();

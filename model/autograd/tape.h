@@ -33,6 +33,13 @@ class OpTimes;        // op_times.h
 class RouterChoices;  // moe_ops.h
 class StepStats;      // step_stats.h
 
+// The first of a pass's values that is not finite.
+struct NonfiniteFinding {
+  int64_t looks =
+      -1;            // at others before it, so that those of several ranks have an order; -1: none
+  std::string what;  // the op (or the parameter), its block, and the numbers
+};
+
 // A value on the tape, and the handle of its gradient. Cheap to copy.
 struct Var {
   Tensor value;
@@ -119,10 +126,10 @@ class Tape {
   void backward(const Var& loss);  // d(loss) = 1; loss [1] f64. The tape is empty afterwards.
   bool is_loss(int id) const { return id == loss_; }  // what backward() was called for?
 
-  // Checks every op's output and the gradients of its inputs as they are made, and those of a
-  // block's parameters when it is done; the first that is not finite throws with the op (or the
-  // parameter) and its block. For finding the culprit after a bad step: it costs a pass each.
-  void report_nonfinite() { report_nonfinite_ = true; }
+  // Looks at every op's output and the gradients of its inputs as they are made, and those of a
+  // block's parameters when it is done. For finding the culprit after a bad step: it costs a pass
+  // each. The pass goes on, since other ranks wait for this one in its collectives.
+  void report_nonfinite(NonfiniteFinding* first) { nonfinite_ = first; }
 
  private:
   struct Step {
@@ -146,6 +153,7 @@ class Tape {
 
   int add_slot();
   void run_waiting(int id);
+  void look_at(const Tensor& t, const std::string& what);
   int owner(int id) const;  // of the memory: the value that this one is a range of, or itself
   bool has_gradient(int id) const { return bool(slots_[size_t(id)].memory); }
   void own_gradient(Slot& slot);
@@ -159,7 +167,8 @@ class Tape {
   bool recording_;
   bool replaying_ = false;
   bool selective_ = false;
-  bool report_nonfinite_ = false;
+  NonfiniteFinding* nonfinite_ = nullptr;
+  int64_t looks_ = 0;  // for nonfinite_
   StepStats* stats_ = nullptr;
   LayerProbe* probe_ = nullptr;
   OpTimes* times_ = nullptr;
@@ -173,7 +182,7 @@ class Tape {
   std::vector<int> touched_;  // ids whose gradient the running closure asked for
 };
 
-// Throws if t has an element that is not finite, naming `what`, how many and the first one.
-void check_finite(const Context& ctx, const Tensor& t, const std::string& what);
+// Elements of t that are not finite: how many, and the first one; empty: there are none.
+std::string describe_nonfinite(const Context& ctx, const Tensor& t);
 
 }  // namespace sluice

@@ -11,6 +11,7 @@
 #include "kernels/base/check.h"
 #include "model/lm/config.h"
 #include "optim/config.h"
+#include "trainer/parallel/config.h"
 
 namespace sluice {
 
@@ -205,6 +206,7 @@ struct Config {
   DataConfig data;
   TrainSettings train;
   OptimConfig optim;
+  ParallelConfig parallel;
   CheckpointConfig checkpoint;
   MetricsConfig metrics;
 
@@ -215,6 +217,7 @@ struct Config {
     v.section("data", data);
     v.section("train", train);
     v.section("optim", optim);
+    v.section("parallel", parallel);
     v.section("checkpoint", checkpoint);
     v.section("metrics", metrics);
   }

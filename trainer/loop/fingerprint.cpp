@@ -72,7 +72,7 @@ static std::string attention_library(const Context& ctx) {
   return ctx.device == Device::cuda ? "none" : "sluice";
 }
 
-std::map<std::string, std::string> fingerprint(const Context& ctx) {
+std::map<std::string, std::string> fingerprint(const Context& ctx, const MeshShape& mesh) {
   return {{"build", build_id()},
           {"compiler", __VERSION__},
           {"flags", SLUICE_BUILD_FLAGS},
@@ -81,6 +81,7 @@ std::map<std::string, std::string> fingerprint(const Context& ctx) {
           {"blas", gemm_library()},
           {"attention", attention_library(ctx)},
           {"libm", cat("glibc ", ::gnu_get_libc_version())},
+          {"mesh", to_string(mesh)},
           {"device", ctx.device == Device::cuda ? gpu_name() : name(ctx.device)}};
 }
 

@@ -8,8 +8,19 @@
 #include "trainer/loop/device.h"
 #include "trainer/loop/stages.h"
 #include "trainer/loop/validation.h"
+#include "trainer/parallel/sharded_store.h"
 
 namespace sluice {
+
+std::unique_ptr<ParamStore> make_store(const ParallelConfig& parallel, const LmConfig& model,
+                                       const Mesh& mesh, Device device) {
+  if (mesh.shape().ranks() == 1) return std::make_unique<PlainStore>(DType::f32, device);
+  const ShardedStore::Options options{.device = device,
+                                      .reshard_after_forward = parallel.reshard_after_forward,
+                                      .unsharded_gradients = parallel.unsharded_gradients,
+                                      .held_at_once = model.tie_word_embeddings ? 2 : 1};
+  return std::make_unique<ShardedStore>(mesh, options);
+}
 
 MemoryPlan plan_memory(const Context& ctx, const ParamStore& params, const StepStats& stats,
                        StepRunner& runner, Optimizer& optimizer, PlannedShapes shapes) {
@@ -53,13 +64,14 @@ MemoryPlan plan_memory(const Config& config) {
   Config c = config;
   if (!c.model.vocab_size) open_vocabulary(c);
   const Context ctx{.device = device_of(c.run.device)};
-  PlainStore params(DType::f32, ctx.device);
-  const Lm lm(c.model, params);
-  params.plan();
-  Optimizer optimizer(c.optim, params);
-  const StepStats stats(params);
-  StepRunner runner(ctx, params, lm, recompute_of(c.train.recompute), c.train.z_loss);
-  return plan_memory(ctx, params, stats, runner, optimizer, shapes_of(c));
+  const Mesh mesh(mesh_shape(c.parallel, 1), 0);
+  const std::unique_ptr<ParamStore> params = make_store(c.parallel, c.model, mesh, ctx.device);
+  const Lm lm(c.model, *params);
+  params->plan();
+  Optimizer optimizer(c.optim, *params);
+  const StepStats stats(*params);
+  StepRunner runner(ctx, *params, lm, recompute_of(c.train.recompute), c.train.z_loss);
+  return plan_memory(ctx, *params, stats, runner, optimizer, shapes_of(c));
 }
 
 std::string to_string(const MemoryPlan& p, const std::string& device) {

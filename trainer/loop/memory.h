@@ -2,12 +2,14 @@
 // them.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "model/autograd/plain_store.h"
 #include "optim/optimizer.h"
 #include "trainer/loop/config.h"
 #include "trainer/loop/step.h"
+#include "trainer/parallel/mesh.h"
 
 namespace sluice {
 
@@ -27,6 +29,10 @@ struct MemoryPlan {
 struct PlannedShapes {
   std::vector<MicroBatchBuffer> train, score;
 };
+
+// The store of this rank: PlainStore if there is one rank, else ShardedStore.
+std::unique_ptr<ParamStore> make_store(const ParallelConfig& parallel, const LmConfig& model,
+                                       const Mesh& mesh, Device device);
 
 // Plans passes and updates; nothing of it touches the device.
 MemoryPlan plan_memory(const Context& ctx, const ParamStore& params, const StepStats& stats,

@@ -38,6 +38,8 @@ static constexpr KeyRule kRules[] = {
     {"optim.kind", KeyKind::fatal, "another optimizer, whose state this is not"},
     {"optim.state_dtype", KeyKind::fatal, "the saved states are of the other type"},
     {"optim.offload", KeyKind::free, "where the states lie changes no bit"},
+    {"parallel", KeyKind::changes, "sums over ranks are cut elsewhere"},
+    {"parallel.reshard_after_forward", KeyKind::free, "when weights travel changes no bit"},
     {"checkpoint", KeyKind::free, "when and how many"},
     {"metrics", KeyKind::free, "what is shown"},
 };

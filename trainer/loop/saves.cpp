@@ -15,6 +15,7 @@ namespace sluice {
 static constexpr int64_t kMaxFailures = 3;
 
 void Trainer::open_saves() {
+  if (!alone()) return progress_.note("checkpoint: runs of several ranks save nothing yet");
   const CheckpointConfig& c = config_.checkpoint;
   saves_ = std::make_unique<CheckpointWriter>(
       config_.run.dir, Retention{c.keep_last, c.keep_every_steps},
@@ -26,9 +27,10 @@ void Trainer::open_saves() {
 }
 
 void Trainer::save(Wait wait) {
+  if (!saves_) return;
   CheckpointMeta meta{.step = step_,
                       .config_yaml = config::print(config_),
-                      .fingerprint = fingerprint(ctx_),
+                      .fingerprint = fingerprint(ctx_, mesh_.shape()),
                       .integers = {{"run.seed", config_.run.seed},
                                    {"data.seed", config_.data.seed},
                                    {"tokens", step_ * config_.train.batch_tokens},
@@ -44,6 +46,7 @@ void Trainer::save(Wait wait) {
 
 // Call it after every step, and with Wait::yes before a run ends for whatever reason.
 void Trainer::report_saves(Wait wait) {
+  if (!saves_) return;
   for (const SaveReport& r : wait == Wait::yes ? saves_->finish() : saves_->collect()) {
     metrics_->write("checkpoint", step_,
                     {{"saved_step", double(r.step)},

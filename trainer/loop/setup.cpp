@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "trainer/checkpoint/folder.h"
+#include "trainer/loop/measure.h"
 #include "trainer/loop/trainer.h"
 #include "trainer/loop/validation.h"
 
@@ -29,8 +30,12 @@ Trainer::OpenPart Trainer::open_part(const DataPart& is, const std::string& toke
                  info->tokenizer, ", ", config_.data.tokenizer, " is ", tokenizer);
   };
   const int64_t micro_batch = config_.train.micro_batch_tokens;
-  OpenPart part{
-      is, std::make_unique<Loader>(is.data, config_.train.batch_tokens, micro_batch), {}, {}, 0};
+  OpenPart part{is,
+                std::make_unique<Loader>(is.data, config_.train.batch_tokens, micro_batch,
+                                         int(mesh_.data_rank()), int(mesh_.data_ranks())),
+                {},
+                {},
+                0};
   part.loader->check_supply(is.end - is.begin);
   check("data.train", part.loader->shard_info());
   part.batches = std::make_unique<Prefetcher>(*part.loader);
@@ -53,13 +58,28 @@ void Trainer::take_memory() {
   arena_ = std::make_unique<Arena>(ctx_.device, memory_.step);
   ctx_.arena = arena_.get();
   runner_->use(*arena_);
-  const double mib = 1 << 20;
+  const auto mib = [](int64_t bytes) { return double(bytes) / (1 << 20); };
+  const StoreBytes& p = memory_.params;
   progress_.note(fmt::format(
       "memory   weights {:.1f} MiB, gradients {:.1f} MiB, optimizer {:.1f} MiB{}, step {:.1f} MiB",
-      double(memory_.params.masters + memory_.params.copies) / mib,
-      double(memory_.params.gradients) / mib, double(memory_.moments + memory_.host_moments) / mib,
-      memory_.host_moments > 0 ? " (on the host)" : "", double(memory_.step) / mib));
+      mib(p.masters + p.copies), mib(p.gradients), mib(memory_.moments + memory_.host_moments),
+      memory_.host_moments > 0 ? " (on the host)" : "", mib(memory_.step)));
+  if (!alone())
+    progress_.note(fmt::format(
+        "ranks    {}: {}; gathered weights {:.1f} MiB, gradients before they are summed {:.1f} MiB",
+        world_.size(), to_string(mesh_.shape()), mib(p.gathered), mib(p.unsharded)));
   open_saves();
+}
+
+void Trainer::describe_machine() {
+  const double rate = measure_gemm_rate(ctx_, threads_.threads());
+  peak_flops_ = rate * double(world_.size());
+  const bool on_gpu = ctx_.device == Device::cuda;
+  progress_.note(fmt::format("{} threads{}{}{}, GEMM rate {:.0f} GFLOP/s{}", threads_.threads(),
+                             on_gpu ? cat(", ", gpu_name()) : "",
+                             ctx_.determinism == Determinism::fast ? ", determinism: fast" : "",
+                             on_gpu && !alone() ? ", no CUDA graphs with several ranks" : "",
+                             rate / 1e9, alone() ? "" : " a rank"));
 }
 
 void Trainer::refuse_used_folder() const {

@@ -6,9 +6,10 @@
 
 namespace sluice {
 
-// While one exists, the three only set a flag. A second SIGINT has its default effect: the process
-// ends at once, and what is being saved is dropped (a checkpoint is published by a rename). More
-// SIGTERMs and SIGUSR1s change nothing: schedulers send several, and the save must not be lost.
+// While one exists, the three only set a flag, the process's. A second SIGINT has its default
+// effect: the process ends at once, and what is being saved is dropped (a checkpoint is published
+// by a rename). More SIGTERMs and SIGUSR1s change nothing: schedulers send several, and the save
+// must not be lost.
 class StopSignals {
  public:
   StopSignals();
@@ -17,9 +18,6 @@ class StopSignals {
   StopSignals& operator=(const StopSignals&) = delete;
 
   int received() const;  // the first one; 0: none
-
- private:
-  struct sigaction before_[3];
 };
 
 std::string signal_name(int signal);

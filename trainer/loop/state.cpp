@@ -12,7 +12,7 @@
 namespace sluice {
 
 void Trainer::start() {
-  remove_leftovers(lock_);
+  if (speaks()) remove_leftovers(*lock_);
   std::vector<std::string> problems;
   const auto found = find_newest_valid(config_.run.dir, &problems);
   for (const std::string& p : problems) progress_.note("BROKEN CHECKPOINT " + p);
@@ -25,19 +25,21 @@ void Trainer::start() {
     start_from(*config_.run.init);
   metrics_ = std::make_unique<Metrics>(
       config_.run.dir, step_,
-      MetricsFiles{.jsonl = config_.metrics.jsonl, .tensorboard = config_.metrics.tensorboard},
+      speaks()
+          ? MetricsFiles{.jsonl = config_.metrics.jsonl, .tensorboard = config_.metrics.tensorboard}
+          : MetricsFiles{.jsonl = false, .tensorboard = false},
       [this](const std::string& text) { progress_.note(text); });
   TextFields facts;
   if (found) facts.emplace_back("checkpoint", found->folder);
   if (!found && config_.run.init) facts.emplace_back("init", config_.run.init->from);
-  for (const auto& [key, value] : fingerprint(ctx_)) facts.emplace_back(key, value);
+  for (const auto& [key, value] : fingerprint(ctx_, mesh_.shape())) facts.emplace_back(key, value);
   metrics_->note(found ? "resume" : "start", step_, facts);
-  replace_text(config_.run.dir + "/config.yaml", config::print(config_));
+  if (speaks()) replace_text(config_.run.dir + "/config.yaml", config::print(config_));
 }
 
 void Trainer::resume(const CheckpointRef& from) {
   const CheckpointMeta meta = load_meta(from);
-  const ResumeReport report = check_resume(meta, config_, fingerprint(ctx_));
+  const ResumeReport report = check_resume(meta, config_, fingerprint(ctx_, mesh_.shape()));
   for (const std::string& c : report.changed) progress_.note("changed  " + c);
   std::string all;
   for (const std::string& f : report.fatal) all += "\n  " + f;

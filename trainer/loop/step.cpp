@@ -30,14 +30,13 @@ void StepRunner::use(Arena& arena) {
 }
 
 void StepRunner::run(const Context& ctx, const BatchInputs::View& batch, Tape::Mode mode,
-                     Recompute recompute, Check check, StepStats* stats,
-                     const TokenOutputs& outputs, LayerProbe* probe) {
+                     Recompute recompute, const Watch& watch, const TokenOutputs& outputs) {
   const bool plan = ctx.mode == Mode::plan;
   Tape tape(ctx, params_, mode);
-  tape.count_into(stats);
-  tape.probe_into(probe);
+  tape.count_into(watch.stats);
+  tape.probe_into(watch.probe);
+  tape.report_nonfinite(watch.nonfinite);
   if (mode == Tape::Mode::train && !plan) tape.time_into(times_);
-  if (check == Check::finite) tape.report_nonfinite();
   const Tensor terms =
       plan ? make_tensor(nullptr, DType::f64, ctx.device, {2}) : loss_terms_.view();
   Var loss;
@@ -71,11 +70,11 @@ PlannedPeak StepRunner::peak_of(const std::function<void(const Context&)>& pass)
 
 PlannedPeak StepRunner::plan_peak(const MicroBatch& shape) {
   const BatchInputs::View batch = inputs_.plan(shape);
-  const PlannedPeak training = peak_of(
-      [&](const Context& ctx) { run(ctx, batch, Tape::Mode::train, recompute_, Check::none); });
+  const PlannedPeak training =
+      peak_of([&](const Context& ctx) { run(ctx, batch, Tape::Mode::train, recompute_, {}); });
   LayerProbe none;
   const PlannedPeak probing = peak_of([&](const Context& ctx) {
-    run(ctx, batch, Tape::Mode::infer, Recompute::none, Check::none, nullptr, {}, &none);
+    run(ctx, batch, Tape::Mode::infer, Recompute::none, {.probe = &none});
   });
   return std::max({training, probing, plan_score_peak(shape)},
                   [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
@@ -86,16 +85,16 @@ PlannedPeak StepRunner::plan_score_peak(const MicroBatch& shape) {
   return peak_of([&](const Context& ctx) { score(ctx, batch); });
 }
 
-void StepRunner::begin_step(StepState* state, float lr) {
+void StepRunner::begin_step(StepState* state, float lr, int32_t stop) {
   state_ = state;
   micro_batch_ = 0;
   if (stats_) stats_->start_step(ctx_);
-  sluice::begin_step(ctx_, state, lr);
+  sluice::begin_step(ctx_, state, lr, stop);
 }
 
 void StepRunner::train_pass(const BatchInputs::View& batch) {
   if (micro_batch_ == 0) params_.start_step();
-  run(ctx_, batch, Tape::Mode::train, recompute_, Check::none, stats_);
+  run(ctx_, batch, Tape::Mode::train, recompute_, {.stats = stats_});
   add_loss(ctx_, loss_terms_.view(), state_);
 }
 
@@ -121,8 +120,7 @@ double StepRunner::score(const Context& ctx, const BatchInputs::View& batch) {
   const int64_t N = batch.tokens.dim(0);
   const DType T = params_.shards().front().master.dtype;  // that of the activations
   const ArenaTensor nll = scratch(ctx, T, {N}), predicted = scratch(ctx, DType::i32, {N});
-  run(ctx, batch, Tape::Mode::infer, Recompute::none, Check::none, nullptr,
-      {nll.view(), predicted.view()});
+  run(ctx, batch, Tape::Mode::infer, Recompute::none, {}, {nll.view(), predicted.view()});
   nll_.resize(size_t(N));
   predicted_.resize(size_t(N));
   if (ctx.mode == Mode::plan) return 0;
@@ -143,15 +141,18 @@ Scores StepRunner::score(const MicroBatch& batch) {
 }
 
 void StepRunner::probe(const MicroBatch& batch, LayerProbe& probe, StepStats& stats) {
-  run(ctx_, inputs_.put(ctx_, batch, 1), Tape::Mode::infer, Recompute::none, Check::none, &stats,
-      {}, &probe);
+  run(ctx_, inputs_.put(ctx_, batch, 1), Tape::Mode::infer, Recompute::none,
+      {.stats = &stats, .probe = &probe});
 }
 
 // The store then has parts of gradients, and knows of which: captured passes would not.
-void StepRunner::report_nonfinite(const MicroBatch& batch, double loss_scale) {
+NonfiniteFinding StepRunner::find_nonfinite(const MicroBatch& batch, double loss_scale) {
   replays_.clear();
   params_.start_step();
-  run(ctx_, inputs_.put(ctx_, batch, loss_scale), Tape::Mode::train, recompute_, Check::finite);
+  NonfiniteFinding first;
+  run(ctx_, inputs_.put(ctx_, batch, loss_scale), Tape::Mode::train, recompute_,
+      {.nonfinite = &first});
+  return first;
 }
 
 }  // namespace sluice

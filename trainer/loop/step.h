@@ -56,7 +56,7 @@ class StepRunner {
   void time_into(OpTimes* times) { times_ = times; }  // of training; null: nowhere
 
   // Forgets gradients and statistics; `state` is the device's. Beginning a step again is right.
-  void begin_step(StepState* state, float lr);
+  void begin_step(StepState* state, float lr, int32_t stop = 0);
   // Adds the micro-batch's gradients to the store, and to the step's state its part of the loss:
   // sums over its valid tokens times loss_scale (1 / valid tokens of the global batch). Waits for
   // nothing that it queues.
@@ -68,21 +68,24 @@ class StepRunner {
   double validate(const MicroBatch& batch) { return score(batch).nats; }
   // A forward pass for its figures alone: what each layer does, and `stats` as if it were trained.
   void probe(const MicroBatch& batch, LayerProbe& probe, StepStats& stats);
-  // Runs the micro-batch again with every op checked: throws naming the first that is not finite.
-  // The step's gradients are lost: begin it again.
-  void report_nonfinite(const MicroBatch& batch, double loss_scale);
+  // Runs the micro-batch again, looking at the results of every op. The step's gradients are lost:
+  // begin it again.
+  NonfiniteFinding find_nonfinite(const MicroBatch& batch, double loss_scale);
 
  private:
-  enum class Check : uint8_t { none, finite };
-
   // Outputs of a pass that scores.
   struct TokenOutputs {
     Tensor nll;        // [N] as the activations
     Tensor predicted;  // [N] i32
   };
+  // What looks into a pass.
+  struct Watch {
+    StepStats* stats = nullptr;
+    LayerProbe* probe = nullptr;
+    NonfiniteFinding* nonfinite = nullptr;
+  };
   void run(const Context& ctx, const BatchInputs::View& batch, Tape::Mode mode, Recompute recompute,
-           Check check, StepStats* stats = nullptr, const TokenOutputs& outputs = {},
-           LayerProbe* probe = nullptr);
+           const Watch& watch, const TokenOutputs& outputs = {});
   void train_pass(const BatchInputs::View& batch);
   double score(const Context& ctx, const BatchInputs::View& batch);
   PlannedPeak peak_of(const std::function<void(const Context&)>& pass) const;

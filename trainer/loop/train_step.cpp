@@ -24,7 +24,7 @@ void Trainer::without_graphs() {
 void Trainer::forward_backward() {
   OpenPart& part = part_of(step_);
   const double waited_ms = part.batches->waited_ms();
-  runner_->begin_step(state_.at(), float(lr_after(schedule_, step_)));
+  runner_->begin_step(state_.at(), float(lr_after(schedule_, step_)), signals_.received());
   for (int64_t m = 0; m < part.loader->micro_batches(); ++m) {
     const MicroBatch& batch = part.batches->get(step_ - part.is.begin, m);
     runner_->train(batch, 1.0 / double(batch.step_valid_tokens));
@@ -38,17 +38,20 @@ void Trainer::update() {
   const ProfileRange range("update");
   const bool waits = ctx_.device == Device::cpu || config_.train.spike.skip;
   Outcome outcome{.step = step_, .data_wait_ms = data_wait_ms_};
-  if (waits) {
+  const auto complete = [&] {
+    sum_over_ranks();
     params_->finish_gradients(ctx_);
-    optimizer_->clip(ctx_, state_.at());
+    optimizer_->clip(ctx_, state_.at(), norm_over_ranks());
+  };
+  if (waits) {
+    complete();
     outcome.state = state_.take();
     judge(outcome);
     state_.put(outcome.state);
     change_model();
   } else {
     const auto all = [&] {
-      params_->finish_gradients(ctx_);
-      optimizer_->clip(ctx_, state_.at());
+      complete();
       change_model();
     };
     if (graphs_ && changed_before_ && !change_) change_.capture(ctx_, all);
@@ -112,11 +115,9 @@ std::string Trainer::find_nonfinite(int64_t step) {
   OpenPart& part = part_of(step);
   for (int64_t m = 0; m < part.loader->micro_batches(); ++m) {
     const MicroBatch& batch = part.batches->get(step - part.is.begin, m);
-    try {
-      runner_->report_nonfinite(batch, 1.0 / double(batch.step_valid_tokens));
-    } catch (const Error& e) {
-      return cat("micro-batch ", m, ": ", e.what());
-    }
+    const std::string what =
+        first_of_ranks(runner_->find_nonfinite(batch, 1.0 / double(batch.step_valid_tokens)));
+    if (!what.empty()) return cat("micro-batch ", m, ": ", what);
   }
   return "every op's result is finite, the gradients' norm or the sum of the losses is not";
 }

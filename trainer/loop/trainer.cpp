@@ -20,19 +20,35 @@ static int thread_count(const RunConfig& run) {
   return run.threads ? int(*run.threads) : int(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-Trainer::Trainer(const Config& config, Folder folder)
+// Other ranks go on when rank 0 has the folder.
+static std::unique_ptr<RunLock> lock_folder(const std::string& dir, Comm& world) {
+  auto lock = world.rank() == 0 ? std::make_unique<RunLock>(dir) : nullptr;
+  world.barrier({.what = "run folder"});
+  return lock;
+}
+
+Trainer::Trainer(const Config& config, Folder folder, Comm* world)
     : config_(config),
-      lock_(config.run.dir),
+      world_(world ? *world : nobody_else_),
+      mesh_(with_code(ExitCode::config, [&] { return mesh_shape(config.parallel, world_.size()); }),
+            world_),
+      lock_(lock_folder(config.run.dir, world_)),
       threads_(thread_count(config.run)),
       ctx_{.threads = &threads_},
       handles_(device_of(config.run.device), ctx_, determinism_of(config.run.determinism)),
-      progress_(config.metrics.log_every_steps),
+      progress_(config.metrics.log_every_steps,
+                speaks() ? Progress::Voice::loud : Progress::Voice::silent),
       schedule_(schedule_parts(config)),
       spikes_(config.train.spike) {
-  if (folder == Folder::fresh) refuse_used_folder();
+  check_same_run();
+  if (folder == Folder::fresh && speaks()) refuse_used_folder();
   with_code(ExitCode::data, [&] { open_data(); });
   with_code(ExitCode::config, [&] {
-    params_ = std::make_unique<PlainStore>(DType::f32, ctx_.device);
+    SLUICE_CHECK(mesh_.shape().expert == 1,
+                 "parallel.expert above 1: its layers are not there yet");
+    SLUICE_CHECK(mesh_.shape().context == 1,
+                 "parallel.context above 1: its layers are not there yet");
+    params_ = make_store(config_.parallel, config_.model, mesh_, ctx_.device);
     lm_ = std::make_unique<Lm>(config_.model, *params_);
     params_->allocate();
     initialize(*params_, uint64_t(config_.run.seed));
@@ -43,7 +59,7 @@ Trainer::Trainer(const Config& config, Folder folder)
   runner_ =
       std::make_unique<StepRunner>(ctx_, *params_, *lm_, recompute_of(config_.train.recompute),
                                    config_.train.z_loss, stats_.get());
-  runner_->use_graphs(StepRunner::Graphs::on);
+  runner_->use_graphs(graphs_ ? StepRunner::Graphs::on : StepRunner::Graphs::off);
   results_ = std::make_unique<StepResults>(ctx_.device, *stats_);
   for (OpenPart& p : parts_)
     p.flops_per_token = train_flops_per_token(*lm_, p.is.data.seq_len_tokens);
@@ -51,11 +67,7 @@ Trainer::Trainer(const Config& config, Folder folder)
                  stage_table(data_parts(config_), schedule_, config_.train.batch_tokens) +
                  parts_.front().loader->packing_table());
   take_memory();
-  peak_flops_ = measure_gemm_rate(ctx_, threads_.threads());
-  progress_.note(fmt::format("{} threads{}{}, GEMM rate {:.0f} GFLOP/s", threads_.threads(),
-                             ctx_.device == Device::cuda ? cat(", ", gpu_name()) : "",
-                             ctx_.determinism == Determinism::fast ? ", determinism: fast" : "",
-                             peak_flops_ / 1e9));
+  describe_machine();
   with_code(ExitCode::checkpoint, [&] { start(); });
   state_.put({.step = updates_});
   params_->refresh(ctx_);
@@ -71,7 +83,7 @@ ExitCode Trainer::run() {
   first_step_ = step_;
   started_ = monotonic_seconds();
   while (step_ < config_.train.steps) {
-    if (const int signal = signals_.received()) return stop_for(signal);
+    if (const int signal = stop_signal()) return stop_for(signal);
     enter_part();
     forward_backward();
     // Of the step before, while the GPU works on this one, whose update may still be left out.
@@ -163,7 +175,9 @@ void Trainer::validate() {
                                to_string(expert_load(results_->expert_counts()))));
   for (Valid& v : part_of(step_ - 1).validation) {
     const SetLoss loss = measure_set(v.set, v.buffer.batch(),
-                                     [&](const MicroBatch& b) { return runner_->score(b); });
+                                     [&](const MicroBatch& b) { return runner_->score(b); }, {},
+                                     {mesh_.data_rank(), mesh_.data_ranks(),
+                                      [&](const Tensor& t) { sum_on_host(t, "validation"); }});
     MetricFields fields{{"loss", loss.loss()}};
     std::string line = fmt::format("valid    step {}  {}  loss {:.4f}", step_, v.name, loss.loss());
     if (const auto bits = loss.bits_per_byte()) {

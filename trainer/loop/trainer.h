@@ -21,6 +21,7 @@
 #include "trainer/loop/step_results.h"
 #include "trainer/metrics/metrics.h"
 #include "trainer/metrics/progress.h"
+#include "trainer/parallel/mesh.h"
 
 namespace sluice {
 
@@ -31,7 +32,8 @@ class Trainer {
 
   // Locks the run's folder, opens the data, builds the model, plans and takes all memory, and loads
   // the newest valid checkpoint if there is one, or else what run.init names. Prints what it does.
-  explicit Trainer(const Config& config, Folder folder = Folder::any);
+  // `world` are the ranks of the run, which all do the same with the same config; null: one rank.
+  explicit Trainer(const Config& config, Folder folder = Folder::any, Comm* world = nullptr);
 
   ExitCode run();  // to train.steps, or until a signal or train.nonfinite stops it
 
@@ -40,7 +42,8 @@ class Trainer {
   void save(Wait wait = Wait::yes);
   void without_graphs();  // queue every op of every step
   int64_t step() const { return step_; }
-  PlainStore& params() { return *params_; }
+  ParamStore& params() { return *params_; }
+  const Mesh& mesh() const { return mesh_; }
   const MemoryPlan& memory() const { return memory_; }   // what was planned
   int64_t arena_peak() const { return arena_->peak(); }  // what was used
 
@@ -72,6 +75,7 @@ class Trainer {
   OpenPart open_part(const DataPart& part, const std::string& tokenizer) const;
   OpenPart& part_of(int64_t step);  // that reads step `step`, counted from 0
   void take_memory();
+  void describe_machine();
   void refuse_used_folder() const;
   void start();
   void resume(const CheckpointRef& from);
@@ -88,6 +92,15 @@ class Trainer {
   Gradients judge(Outcome& outcome);
   void report(const Outcome& outcome);
   std::string find_nonfinite(int64_t step);
+  // What ranks tell each other; nothing where there is one.
+  bool alone() const { return mesh_.shape().ranks() == 1; }
+  bool speaks() const { return mesh_.rank() == 0; }  // for all ranks: locks, prints, writes metrics
+  void check_same_run();
+  void sum_over_ranks();
+  std::function<void(const Tensor&)> norm_over_ranks();
+  void sum_on_host(const Tensor& t, const char* what);  // [n] f64
+  std::string first_of_ranks(const NonfiniteFinding& mine);
+  int stop_signal() const;
   void validate();
   void report_layers();
   ExitCode stop_for(int signal);
@@ -96,15 +109,18 @@ class Trainer {
   void report_saves(Wait wait);
 
   Config config_;
+  NullComm nobody_else_;
+  Comm& world_;
+  const Mesh mesh_;
   StopSignals signals_;
-  RunLock lock_;
+  const std::unique_ptr<RunLock> lock_;  // of rank 0
   ThreadPool threads_;
   Context ctx_;
   DeviceHandles handles_;  // that ctx_ points to
   Progress progress_;
   std::vector<OpenPart> parts_;
   std::vector<SchedulePart> schedule_;
-  std::unique_ptr<PlainStore> params_;
+  std::unique_ptr<ParamStore> params_;
   std::unique_ptr<Lm> lm_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<StepStats> stats_;
@@ -118,7 +134,7 @@ class Trainer {
   std::optional<Outcome> pending_;  // the step that is queued and not yet settled
   Graph change_;                    // what changes the model, captured when it ran once
   bool changed_before_ = false;
-  bool graphs_ = ctx_.device == Device::cuda;
+  bool graphs_ = ctx_.device == Device::cuda && alone();
   double data_wait_ms_ = 0;  // of the step's micro-batches
   SpikeDetector spikes_;
   int64_t step_ = 0;             // queued, skipped ones too: the position in data and schedule

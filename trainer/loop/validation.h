@@ -30,9 +30,19 @@ struct SetLoss {
   std::optional<double> bits_per_byte() const;
 };
 
-// Every token once. `batch` is of the set's make_buffer(); `done` hears of each micro-batch.
+// Of a set that several ranks measure together. `sum` adds up [n] f64 on the host over all of them;
+// none: there is one rank.
+struct SetShare {
+  int64_t rank = 0, ranks = 1;
+  std::function<void(const Tensor&)> sum = {};
+};
+
+// Every token once. `batch` is of the set's make_buffer(); `done` hears of each micro-batch. A rank
+// scores a block of the micro-batches, all ranks equally many (the last ones some once more, which
+// does not count); the result is that of one rank, to the bit, if the scores are.
 SetLoss measure_set(const ValidationSet& set, MicroBatch& batch,
                     const std::function<Scores(const MicroBatch&)>& score,
-                    const std::function<void(int64_t micro_batches)>& done = {});
+                    const std::function<void(int64_t micro_batches)>& done = {},
+                    const SetShare& share = {});
 
 }  // namespace sluice

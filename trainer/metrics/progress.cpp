@@ -24,13 +24,15 @@ std::string to_string(const ProgressLine& p) {
   return line + "  ETA " + duration(p.eta_seconds);
 }
 
-Progress::Progress(int64_t every) : every_(every), terminal_(isatty(STDOUT_FILENO) == 1) {}
+Progress::Progress(int64_t every, Voice voice)
+    : every_(every), silent_(voice == Voice::silent), terminal_(isatty(STDOUT_FILENO) == 1) {}
 
 Progress::~Progress() {
   if (open_) std::fputs("\n", stdout);
 }
 
 void Progress::update(const ProgressLine& p) {
+  if (silent_) return;
   if (terminal_) {
     std::fputs(("\r\x1b[2K" + to_string(p)).c_str(), stdout);
     open_ = true;
@@ -41,6 +43,7 @@ void Progress::update(const ProgressLine& p) {
 }
 
 void Progress::note(const std::string& text) {
+  if (silent_) return;
   if (open_) std::fputs("\r\x1b[2K", stdout);
   open_ = false;
   std::fputs((text + "\n").c_str(), stdout);

@@ -21,7 +21,8 @@ std::string to_string(const ProgressLine& p);  // one line without a newline
 // every `every` steps, so that log files stay readable.
 class Progress {
  public:
-  explicit Progress(int64_t every);
+  enum class Voice : uint8_t { loud, silent };  // silent: of ranks that others speak for
+  explicit Progress(int64_t every, Voice voice = Voice::loud);
   ~Progress();
 
   void update(const ProgressLine& p);
@@ -29,7 +30,7 @@ class Progress {
 
  private:
   int64_t every_;
-  bool terminal_;
+  bool silent_, terminal_;
   bool open_ = false;  // the terminal's line has no newline yet
 };
 
