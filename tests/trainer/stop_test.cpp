@@ -40,7 +40,7 @@ class Stop : public test::TinyRun {
     }
     return list;
   }
-  static std::string bits(const PlainStore& params) {
+  static std::string bits(const ParamStore& params) {
     std::string all;
     for (const Shard& s : params.shards())
       all.append(reinterpret_cast<const char*>(s.master.data), size_t(s.master.bytes()));
