@@ -122,5 +122,66 @@ TEST_F(RanksRun, EqualRunsGiveEqualBits) {
   }
 }
 
+// One rank reads the rare token, whose embedding is NaN: all skip, say who found it where, and go
+// on from the same weights.
+TEST_F(RanksRun, ABadNumberOnOneRankIsSkippedByAll) {
+  Config c = config_of("bad");
+  c.train.steps = 12;
+  ::testing::internal::CaptureStdout();
+  int64_t skipped = 0;
+  std::map<std::string, std::string> weights;  // by rank and state
+  std::mutex mutex;
+  LocalGroup(4).run([&](Comm& world) {
+    Trainer t(c, Trainer::Folder::any, &world);
+    const Shard& s = t.params().shards()[size_t(t.params().find("embedding.weight").index)];
+    const int64_t element = int64_t(kRareToken) * t.params().spec(s.id).shape[1] - s.begin;
+    const bool mine = element >= 0 && element < s.master.numel();
+    float* const at = mine ? s.master.as<float>() + element : nullptr;
+    const auto bits = [&] {
+      std::string all;
+      for (const Shard& x : t.params().shards())
+        all.append(reinterpret_cast<const char*>(x.master.data), size_t(x.master.bytes()));
+      return all;
+    };
+    for (int step = 0; step < 12; ++step) {
+      const float was = mine ? *at : 0;
+      if (mine) *at = NAN;
+      t.params().refresh({});
+      const std::string before = bits();
+      t.train_step();
+      const bool same = before == bits();
+      if (mine && same) *at = was;
+      if (mine && !same) *at = was;  // its gradient was zero: nobody had read it
+      const std::lock_guard lock(mutex);
+      skipped += same;
+      weights[cat(step)] += same ? "s" : "u";
+    }
+  });
+  const std::string out = ::testing::internal::GetCapturedStdout();
+  for (const auto& [step, who] : weights)
+    EXPECT_TRUE(who == "ssss" || who == "uuuu") << "step " << step << ": " << who;
+  EXPECT_GT(skipped, 0);
+  EXPECT_LT(skipped, 12 * 4);
+  const size_t at = out.find("SKIPPED");
+  ASSERT_NE(at, std::string::npos) << out;
+  std::cout << out.substr(at, 160) << "\n";
+  EXPECT_NE(out.find("rank ", at), std::string::npos);
+  EXPECT_NE(out.find("embedding: output", at), std::string::npos);
+}
+
+TEST_F(RanksRun, RanksWithAnotherConfigAreNamed) {
+  std::string message;
+  try {
+    LocalGroup(3).run([&](Comm& world) {
+      Config c = config_of("other");
+      if (world.rank() == 1) c.optim.lr *= 2;
+      Trainer t(c, Trainer::Folder::any, &world);
+    });
+  } catch (const Error& e) {
+    message = e.what();
+  }
+  EXPECT_NE(message.find("ranks 1: the config"), std::string::npos) << message;
+}
+
 }  // namespace
 }  // namespace sluice::test

@@ -92,25 +92,28 @@ void StepRunner::begin_step(StepState* state, float lr, int32_t stop) {
   sluice::begin_step(ctx_, state, lr, stop);
 }
 
-void StepRunner::train_pass(const BatchInputs::View& batch) {
+void StepRunner::train_pass(const BatchInputs::View& batch, StepStats* stats) {
   if (micro_batch_ == 0) params_.start_step();
-  run(ctx_, batch, Tape::Mode::train, recompute_, {.stats = stats_});
+  run(ctx_, batch, Tape::Mode::train, recompute_, {.stats = stats});
   add_loss(ctx_, loss_terms_.view(), state_);
 }
 
 void StepRunner::train(const MicroBatch& batch, double loss_scale) {
   SLUICE_CHECK(state_, "train() before begin_step()");
   const BatchInputs::View inputs = inputs_.put(ctx_, batch, loss_scale);
+  const bool empty = batch.valid_tokens == 0;
+  const auto pass = [&] { train_pass(inputs, empty ? nullptr : stats_); };
   if (!graphs_on_ || times_) {
-    train_pass(inputs);
+    pass();
   } else {
-    const Kind kind{batch.tokens.dim(0), batch.cu_seqlens.dim(0), batch.longest, micro_batch_ == 0};
+    const Kind kind{batch.tokens.dim(0), batch.cu_seqlens.dim(0), batch.longest, micro_batch_ == 0,
+                    empty};
     Replay& replay = replays_[kind];
-    if (replay.ran && !replay.graph) replay.graph.capture(ctx_, [&] { train_pass(inputs); });
+    if (replay.ran && !replay.graph) replay.graph.capture(ctx_, pass);
     if (replay.graph)
       replay.graph.launch(ctx_);
     else
-      train_pass(inputs);
+      pass();
     replay.ran = true;
   }
   ++micro_batch_;

@@ -58,8 +58,8 @@ class StepRunner {
   // Forgets gradients and statistics; `state` is the device's. Beginning a step again is right.
   void begin_step(StepState* state, float lr, int32_t stop = 0);
   // Adds the micro-batch's gradients to the store, and to the step's state its part of the loss:
-  // sums over its valid tokens times loss_scale (1 / valid tokens of the global batch). Waits for
-  // nothing that it queues.
+  // sums over its valid tokens times loss_scale (1 / valid tokens of the global batch). An empty
+  // one (a rank had no rows left) counts in no statistic. Waits for nothing that it queues.
   void train(const MicroBatch& batch, double loss_scale);
   // Without gradients: what validation and every evaluation go through, so that their digits are
   // the same.
@@ -86,7 +86,7 @@ class StepRunner {
   };
   void run(const Context& ctx, const BatchInputs::View& batch, Tape::Mode mode, Recompute recompute,
            const Watch& watch, const TokenOutputs& outputs = {});
-  void train_pass(const BatchInputs::View& batch);
+  void train_pass(const BatchInputs::View& batch, StepStats* stats);
   double score(const Context& ctx, const BatchInputs::View& batch);
   PlannedPeak peak_of(const std::function<void(const Context&)>& pass) const;
 
@@ -108,7 +108,7 @@ class StepRunner {
   };
   struct Kind {  // of a pass: the first micro-batch writes gradients, later ones add
     int64_t tokens, documents, longest;
-    bool first;
+    bool first, empty;
     auto operator<=>(const Kind&) const = default;
   };
   std::map<Kind, Replay> replays_;
