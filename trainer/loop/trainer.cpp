@@ -52,7 +52,11 @@ Trainer::Trainer(const Config& config, Folder folder, Comm* world)
     lm_ = std::make_unique<Lm>(config_.model, *params_);
     params_->allocate();
     initialize(*params_, uint64_t(config_.run.seed));
-    optimizer_ = std::make_unique<Optimizer>(config_.optim, *params_, ShardGroups{},
+    ShardGroups groups;
+    if (!alone())
+      groups = {shard_group(mesh_.replica(), *params_, false),
+                shard_group(mesh_.expert_data(), *params_, true)};
+    optimizer_ = std::make_unique<Optimizer>(config_.optim, *params_, std::move(groups),
                                              uint64_t(config_.run.seed));
   });
   stats_ = std::make_unique<StepStats>(*params_, ctx_.device);
