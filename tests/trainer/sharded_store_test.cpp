@@ -2,142 +2,25 @@
 // what a block sees, what becomes of its gradients, and what all of it costs on the wire.
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cmath>
 #include <map>
 #include <mutex>
-#include <thread>
 
 #include "kernels/comm/local_comm.h"
-#include "kernels/tensor/rng.h"
 #include "model/autograd/plain_store.h"
 #include "tests/support/message.h"
-#include "trainer/parallel/sharded_store.h"
+#include "tests/trainer/sharded_store_case.h"
 
 namespace sluice {
 namespace {
 
-constexpr int kGroups = 5;  // embedding, three blocks, head
-
-// Sizes that nothing divides, one parameter smaller than the number of ranks, experts, a frozen
-// one.
-void add_parameters(ParamStore& store) {
-  const Init normal{Init::Kind::normal, 1, 0};
-  const auto add = [&](int g, const char* name, std::vector<int64_t> shape, bool expert = false,
-                       UpdateRule rule = UpdateRule::gradient) {
-    store.add({.name = cat(store.group_name(g), ".", name),
-               .shape = std::move(shape),
-               .init = normal,
-               .group = g,
-               .expert = expert,
-               .rule = rule});
-  };
-  for (const char* name : {"embedding", "layers.0", "layers.1", "layers.2", "head"})
-    store.add_group(name);
-  add(0, "weight", {37, 11});
-  for (int g = 1; g <= 3; ++g) {
-    add(g, "norm", {3});
-    add(g, "proj", {40, 13});
-    add(g, "experts", {4, 9, 7}, true);
-    add(g, "bias", {4}, false, UpdateRule::expert_load);
-    add(g, "out", {13, 31 + g});
-  }
-  add(4, "weight", {37, 11});
-}
-
-double initial(const ParamStore& store, int i, int64_t element) {
-  return random_normal(rng_key(5, store.spec({i}).name), uint64_t(element));
-}
-
-// What rank `rank` finds in micro-batch `m`: of experts it has those of its own alone. Integers, so
-// that every order of sums gives the same.
-double gradient(int64_t rank, int m, int i, int64_t element) {
-  return double((rank + 1) * (m + 2) * (1 + (element + i) % 7));
-}
-
-// Of experts a rank sees the ones that it computes with.
-struct Seen {
-  int64_t first, count;
-};
-Seen seen(const ParamStore& store, const Mesh& mesh, int i) {
-  const ParamSpec& s = store.spec({i});
-  if (!s.expert) return {0, s.numel()};
-  const int64_t n = s.numel() / mesh.shape().expert;
-  return {mesh.expert_rank() * n, n};
-}
+using namespace test;
 
 struct Case {
   const char* name;
   int ranks;
   ParallelConfig parallel;
   bool poison = false;
-};
-
-// Blocks forward and backward as a tape does it; the head's weight gradient in the forward pass.
-class Passes {
- public:
-  Passes(ShardedStore& store, const Mesh& mesh, double scale)
-      : store_(store), mesh_(mesh), scale_(scale) {}
-
-  void micro_batch(int m) {
-    for (int g = 0; g < kGroups; ++g) {
-      store_.acquire(g, Pass::forward);
-      check_values(g);
-      if (g == kGroups - 1) {
-        store_.acquire(g, Pass::backward);
-        write(g, m);
-        store_.release(g, Pass::backward);
-      }
-      store_.release(g, Pass::forward);
-    }
-    for (int g = kGroups - 1; g >= 0; --g) {
-      store_.acquire(g, Pass::backward);
-      check_values(g);
-      if (g != kGroups - 1) write(g, m);
-      store_.release(g, Pass::backward);
-    }
-  }
-
- private:
-  template <class Body>
-  void each(int group, Body body) {
-    for (int i = 0; i < store_.size(); ++i)
-      if (store_.spec({i}).group == group) body(i);
-  }
-  void check_values(int group) {
-    each(group, [&](int i) {
-      const Tensor v = store_.value({i});
-      const Seen s = seen(store_, mesh_, i);
-      ASSERT_EQ(v.numel(), s.count) << store_.spec({i}).name;
-      ASSERT_EQ(v.rank, int(store_.spec({i}).shape.size()));
-      for (int64_t e = 0; e < s.count; ++e)
-        ASSERT_EQ(v.as<double>()[e], scale_ * initial(store_, i, s.first + e))
-            << store_.spec({i}).name << " element " << s.first + e << " on rank " << mesh_.rank();
-    });
-  }
-  // Some gradients in two parts; in the second micro-batch layers.1 has none for its last weight.
-  void write(int group, int m) {
-    each(group, [&](int i) {
-      if (store_.spec({i}).rule != UpdateRule::gradient || left_out(i, m)) return;
-      const Seen s = seen(store_, mesh_, i);
-      for (int part = 0; part < 2; ++part) {
-        const Grad g = store_.grad({i});
-        for (int64_t e = 0; e < s.count; ++e) {
-          const double x = gradient(mesh_.rank(), m, i, s.first + e) / 2;
-          double& to = g.t.as<double>()[e];
-          to = g.add ? to + x : x;
-        }
-      }
-    });
-  }
-
- public:
-  bool left_out(int i, int m) const { return store_.spec({i}).name == "layers.1.out" && m == 1; }
-
- private:
-  ShardedStore& store_;
-  const Mesh& mesh_;
-  double scale_;
 };
 
 class Meshes : public ::testing::TestWithParam<Case> {};
@@ -257,57 +140,6 @@ TEST_P(Meshes, WireVolumeIsTheFormula) {
     EXPECT_EQ(sent(counts, "experts", CommOp::all_gather), expert[0]);
     EXPECT_EQ(sent(counts, "experts", CommOp::reduce_scatter), expert[1]);
   });
-}
-
-// What a pass over kBlocks equal blocks takes, computing and talking for so long each.
-constexpr int kBlocks = 6;
-double seconds_of_a_step(double compute, double talk) {
-  double best = 1e9;
-  LocalGroup(2, {.latency_seconds = talk}).run([&](Comm& comm) {
-    const Mesh mesh(mesh_shape({}, 2), comm);
-    ShardedStore store(mesh, {.dtype = DType::f64});
-    for (int g = 0; g < kBlocks; ++g) {
-      store.add_group(cat("layers.", g));
-      store.add({.name = cat("layers.", g, ".w"), .shape = {64, 64}, .group = g});
-    }
-    store.allocate();
-    const auto work = [&] { std::this_thread::sleep_for(std::chrono::duration<double>(compute)); };
-    for (int step = 0; step < 4; ++step) {  // the best of them: others work on this machine
-      const auto begin = std::chrono::steady_clock::now();
-      store.start_step();
-      for (int g = 0; g < kBlocks; ++g) {
-        store.acquire(g, Pass::forward);
-        work();
-        store.release(g, Pass::forward);
-      }
-      for (int g = kBlocks - 1; g >= 0; --g) {
-        store.acquire(g, Pass::backward);
-        work();
-        (void)store.grad({g});
-        store.release(g, Pass::backward);
-      }
-      store.finish_gradients();
-      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-      if (comm.rank() == 0 && step > 0) best = std::min(best, took.count());  // 0 learns the order
-    }
-  });
-  return best;
-}
-
-// kBlocks gathers forward, all but two again backward, and kBlocks sums: they cost the step nothing
-// if they take less than the blocks they run beside, or else they are what the step takes; what is
-// left over are the first gather, the last sum, and in the second case the forward pass's rest.
-TEST(ShardedStore, AStepTakesTheLongerOfComputeAndTalk) {
-  constexpr double kShort = 0.015, kLong = 0.045;
-  const double compute = 2 * kBlocks, talk = 3 * kBlocks - 2;
-  const double hidden = seconds_of_a_step(kLong, kShort), bound = seconds_of_a_step(kShort, kLong);
-  std::cout << "compute " << compute * kLong << " s, talk " << talk * kShort << " s: " << hidden
-            << " s;  compute " << compute * kShort << " s, talk " << talk * kLong << " s: " << bound
-            << " s\n";
-  EXPECT_GT(hidden, compute * kLong);
-  EXPECT_LT(hidden, compute * kLong + 0.6 * talk * kShort);
-  EXPECT_GT(bound, talk * kLong);
-  EXPECT_LT(bound, talk * kLong + 0.6 * compute * kShort);
 }
 
 TEST(ShardedStore, PlannedBytesAreThoseOfItsBuffers) {
