@@ -1,4 +1,5 @@
-// kernels/cast/cast.h -- to[i] = from[i] rounded to bf16, to nearest, ties to even.
+// kernels/cast/cast.h -- to[i] = from[i] rounded to bf16, to nearest, ties to even; and bf16 as
+// f32.
 #pragma once
 
 #include "kernels/tensor/context.h"
@@ -11,5 +12,12 @@ struct Cast {
 };
 
 void cast(const Context& ctx, const Cast& a);
+
+struct Widen {
+  Tensor from;  // in  [n] bf16
+  Tensor to;    // out [n] f32
+};
+
+void widen(const Context& ctx, const Widen& a);
 
 }  // namespace sluice

@@ -12,6 +12,8 @@
 
 namespace sluice {
 
+class SequenceExchange;  // kernels/comm/sequence_exchange.h
+
 // States that a call continues from and leaves behind: generation only (no gradient goes through).
 struct RecurrentState {
   Tensor initial;       // optional
@@ -37,11 +39,12 @@ struct RecurrenceInputs {
 using KdaInputs = RecurrenceInputs<KdaOp>;
 using GdnInputs = RecurrenceInputs<GdnOp>;
 
-// [N, HV*V]; states [S, HV, K, V]
-Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens,
-        const RecurrentState& state = {});
-Var gdn(Tape& tape, const GdnInputs& in, const Tensor& cu_seqlens,
-        const RecurrentState& state = {});
+// [N, HV*V]; states [S, HV, K, V]. With an exchange cu_seqlens has this rank's tokens alone, and
+// what other ranks have of its documents counts.
+Var kda(Tape& tape, const KdaInputs& in, const Tensor& cu_seqlens, const RecurrentState& state = {},
+        const SequenceExchange* exchange = nullptr);
+Var gdn(Tape& tape, const GdnInputs& in, const Tensor& cu_seqlens, const RecurrentState& state = {},
+        const SequenceExchange* exchange = nullptr);
 
 // Per head RMS norm of x [N, H*C] with w [C], then times act(gate [N, H*C]). Without a gate
 // (gate.id < 0) the norm alone.

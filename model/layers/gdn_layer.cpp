@@ -48,7 +48,7 @@ Var GdnLayer::forward(Tape& tape, const Var& x, const Sequences& seq,
                      .HV = HV,
                      .params = {.delta_rule = delta_rule_,
                                 .beta_max = config_.allow_neg_eigval && delta_rule_ ? 2.0 : 1.0}},
-                    seq.cu_seqlens, ConvQkv::matrix_state(cache, seq.step));
+                    seq.cu_seqlens, ConvQkv::matrix_state(cache, seq.step), seq.exchange);
   return output_.forward(tape, o, gate > 0 ? parts[1] : Var{});
 }
 

@@ -54,7 +54,7 @@ Var KdaLayer::forward(Tape& tape, const Var& x, const Sequences& seq,
            .params = {.gate = config_.gate_lower_bound ? GateLaw::bounded : GateLaw::softplus,
                       .gate_lower_bound = config_.gate_lower_bound.value_or(-5),
                       .beta_max = config_.allow_neg_eigval ? 2.0 : 1.0}},
-          seq.cu_seqlens, ConvQkv::matrix_state(cache, seq.step));
+          seq.cu_seqlens, ConvQkv::matrix_state(cache, seq.step), seq.exchange);
   return output_.forward(tape, o, gate > 0 ? parts[1] : Var{});
 }
 

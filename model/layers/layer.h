@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "kernels/comm/sequence_exchange.h"
 #include "model/autograd/tape.h"
 #include "model/layers/cache.h"
 #include "model/layers/scope.h"
@@ -26,6 +27,9 @@ struct Sequences {
   CacheStep step = CacheStep::prefill;
   SlotsOnHost on_host{};  // cu_seqlens and past, for a prefill on CUDA
   int64_t longest = 0;    // no document has more tokens; 0: not known
+  // Null: no other rank has tokens of them. Else cu_seqlens has those of this rank; outlives the
+  // tape.
+  const SequenceExchange* exchange = nullptr;
 };
 
 // Mixes along the sequence: [N, D] -> [N, D].

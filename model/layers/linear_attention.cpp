@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "model/autograd/basic_ops.h"
+#include "model/autograd/sequence_ops.h"
 
 namespace sluice {
 
@@ -33,9 +34,18 @@ std::vector<Var> ConvQkv::forward(Tape& tape, const Var& x, const Sequences& seq
   RecurrentState state;
   if (cache && conv) state = {cache->state[kConv].view(), cache->state[kConv].view()};
   const Var projected = linear(tape, x, proj_);
-  const Var qkv =
-      conv ? short_conv(tape, projected, conv_, seq.cu_seqlens, state) : silu(tape, projected);
+  const Var qkv = !conv          ? silu(tape, projected)
+                  : seq.exchange ? convolve(tape, projected, *seq.exchange)
+                                 : short_conv(tape, projected, conv_, seq.cu_seqlens, state);
   return tape.split(qkv, {qk_width_, qk_width_, v_width_});
+}
+
+// The rows before this rank's first come from the rank before.
+Var ConvQkv::convolve(Tape& tape, const Var& x, const SequenceExchange& exchange) const {
+  SLUICE_CHECK(exchange.halo() == config_.short_conv_kernel_size - 1, "a halo of ", exchange.halo(),
+               " rows, ", config_.short_conv_kernel_size, " taps");
+  const Var y = short_conv(tape, with_rows_before(tape, x, exchange), conv_, exchange.with_halo());
+  return without_rows_before(tape, y, exchange);
 }
 
 double ConvQkv::weights() const {

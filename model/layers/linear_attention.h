@@ -29,6 +29,8 @@ class ConvQkv {
   static RecurrentState matrix_state(const MixerCache* cache, CacheStep step);
 
  private:
+  Var convolve(Tape& tape, const Var& x, const SequenceExchange& exchange) const;
+
   KdaConfig config_;
   int64_t D_, qk_width_, v_width_;  // H*K, HV*V
   ParamId proj_, conv_;             // [2*H*K + HV*V, D], [.., W] if W > 0

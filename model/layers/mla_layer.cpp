@@ -3,6 +3,7 @@
 
 #include "model/autograd/basic_ops.h"
 #include "model/autograd/mixer_ops.h"
+#include "model/autograd/sequence_ops.h"
 
 namespace sluice {
 
@@ -34,7 +35,9 @@ Var MlaLayer::forward(Tape& tape, const Var& x, const Sequences& seq,
                       const MixerCache* cache) const {
   const int64_t r = config_.kv_lora_rank, rope = config_.qk_rope_head_dim;
   const Var q = queries(tape, x);
-  const std::vector<Var> kv_a = tape.split(linear(tape, x, kv_a_proj_), {r, rope});
+  Var latents = linear(tape, x, kv_a_proj_);
+  if (seq.exchange) latents = gather_key_rows(tape, latents, *seq.exchange);
+  const std::vector<Var> kv_a = tape.split(latents, {r, rope});
   const Var c = rmsnorm(tape, kv_a[0], kv_a_norm_, eps_);
   const Var o =
       cache ? attend_cached(tape, q, c, kv_a[1], seq, *cache) : attend(tape, q, c, kv_a[1], seq);
@@ -56,7 +59,7 @@ Var MlaLayer::attend(Tape& tape, const Var& q, const Var& c, const Var& k_rope,
                         .rope_theta = rope_theta(),
                         .longest = seq.longest,
                         .w_kv_b = kv_b_proj_},
-                       seq.cu_seqlens, seq.cu_seqlens);
+                       seq.cu_seqlens, seq.exchange ? seq.exchange->keys() : seq.cu_seqlens);
 }
 
 Var MlaLayer::attend_cached(Tape& tape, const Var& q, const Var& c, const Var& k_rope,
