@@ -25,6 +25,7 @@ SequenceCut::SequenceCut(std::span<const int32_t> cu, int ranks, int r) : rank(r
   SLUICE_CHECK(!cu.empty() && cu.front() == 0 && ranks > 0 && r >= 0 && r < ranks, cu.size(),
                " boundaries, rank ", r, " of ", ranks);
   const int64_t N = cu.back();
+  all = N;
   each = (N + ranks - 1) / ranks;
   for (int p = 0; p < ranks; ++p)
     parts.push_back(part_of(cu, std::min(N, p * each), std::min(N, (p + 1) * each)));

@@ -27,7 +27,7 @@ struct SequenceCut {
   int64_t rows() const { return each; }  // what a part is filled up to where all are gathered
 
   int rank;
-  int64_t each;             // ceil(N / P)
+  int64_t all, each;        // N, ceil(N / P)
   std::vector<Part> parts;  // [P]
   // [S + 1] i32 of this rank's rows; documents without a token here are left out, the list is
   // filled up with empty ones.

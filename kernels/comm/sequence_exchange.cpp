@@ -48,16 +48,32 @@ void SequenceExchange::gradient_of_rows_before(const Context& ctx, const Tensor&
   copy_in_order(ctx, all.view().rows((group_.rank() + 1) * halo_, halo_), after);
 }
 
-void SequenceExchange::key_rows(const Context& ctx, const Tensor& x, const Tensor& rows) const {
-  const int64_t C = x.dim(1), n = x.dim(0), each = cut_.rows();
-  check_shape(rows, "rows", {key_rows(), C}, x);
-  const ArenaTensor all = scratch(ctx, x.dtype, {group_.size() * each, C});
-  if (ctx.mode == Mode::plan) return;
+// [P * each, ...] of all ranks, of x [n, ...].
+ArenaTensor SequenceExchange::gathered(const Context& ctx, const Tensor& x) const {
+  const int64_t n = x.dim(0), each = cut_.rows();
+  int64_t width = 1;
+  for (int d = 1; d < x.rank; ++d) width *= x.dim(d);
+  ArenaTensor all = scratch(ctx, x.dtype, {group_.size() * each, width});
+  if (ctx.mode == Mode::plan) return all;
   const Tensor mine = all.view().rows(group_.rank() * each, each);
-  copy_in_order(ctx, x, mine.rows(0, n));
+  copy_in_order(ctx, x.reshape({n, width}), mine.rows(0, n));
   zero(ctx, mine.rows(n, each - n));
   from_all(ctx, mine, all);
+  return all;
+}
+
+void SequenceExchange::key_rows(const Context& ctx, const Tensor& x, const Tensor& rows) const {
+  check_shape(rows, "rows", {key_rows(), x.dim(1)}, x);
+  const ArenaTensor all = gathered(ctx, x);
+  if (ctx.mode == Mode::plan) return;
   copy_in_order(ctx, all.view().rows(cut_.keys_begin, key_rows()), rows);
+}
+
+void SequenceExchange::all_rows(const Context& ctx, const Tensor& x, const Tensor& rows) const {
+  SLUICE_CHECK(rows.dim(0) == all_rows() && rows.dtype == x.dtype, "rows is ", to_string(rows));
+  const ArenaTensor all = gathered(ctx, x);
+  if (ctx.mode == Mode::plan) return;
+  copy_in_order(ctx, all.view().rows(0, all_rows()), rows.reshape({all_rows(), all.view().dim(1)}));
 }
 
 void SequenceExchange::gradient_of_key_rows(const Context& ctx, const Tensor& d_rows,

@@ -36,10 +36,17 @@ class SequenceExchange {
   // dx [n, C] = what all ranks have of it. f32 or f64; summed in the order of the ranks.
   void gradient_of_key_rows(const Context& ctx, const Tensor& d_rows, const Tensor& dx) const;
 
+  // rows [all_rows(), ...] of all ranks, of x [n, ...].
+  int64_t all_rows() const { return cut_.all; }
+  void all_rows(const Context& ctx, const Tensor& x, const Tensor& rows) const;
+
   // all [P, ...] = `own` [...] of every rank.
+  int ranks() const { return int(cut_.parts.size()); }
   void from_all(const Context& ctx, const Tensor& own, const Tensor& all) const;
 
  private:
+  ArenaTensor gathered(const Context& ctx, const Tensor& x) const;
+
   Comm& group_;
   SequenceCut cut_;
   int64_t halo_;

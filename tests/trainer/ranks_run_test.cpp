@@ -19,6 +19,9 @@ namespace {
 constexpr double kLossTolerance = 2e-4;    // nats, of about 3
 constexpr double kNormTolerance = 1e-2;    // of the norm; a replica that counts twice is 0.4
 constexpr double kWeightTolerance = 2e-3;  // of the largest weight of a tensor
+// Where the sequence is cut, chunks of KDA begin elsewhere and states go through a product more:
+// the rounding of each token is another one, not that of sums over tokens alone.
+constexpr double kPieces = 5;
 
 struct Result {
   std::vector<double> losses, norms;  // by step
@@ -79,10 +82,12 @@ class RanksRun : public TinyRun {
     return w;
   }
 
-  static void expect_close(const Result& got, const Result& want, const std::string& name) {
-    EXPECT_LT(worst(got.losses, want.losses), kLossTolerance) << name;
-    EXPECT_LT(worst_share(got.norms, want.norms), kNormTolerance) << name;
-    EXPECT_LT(std::abs(got.valid.at("loss") - want.valid.at("loss")), kLossTolerance) << name;
+  static void expect_close(const Result& got, const Result& want, const std::string& name,
+                           double times = 1) {
+    EXPECT_LT(worst(got.losses, want.losses), times * kLossTolerance) << name;
+    EXPECT_LT(worst_share(got.norms, want.norms), times * kNormTolerance) << name;
+    EXPECT_LT(std::abs(got.valid.at("loss") - want.valid.at("loss")), times * kLossTolerance)
+        << name;
     double weights = 0;
     for (const auto& [tensor, w] : want.weights) {
       float scale = 0, difference = 0;
@@ -108,6 +113,8 @@ TEST_F(RanksRun, TwentyStepsAreThoseOfOneRank) {
   expect_close(run(config_of("kept", {.reshard_after_forward = false}), 2), want, "fsdp 2, kept");
   expect_close(run(config_of("whole", {.unsharded_gradients = true}), 2), want,
                "fsdp 2, unsharded gradients");
+  expect_close(run(config_of("cp_2", {.context = 2}), 2), want, "cp 2", kPieces);
+  expect_close(run(config_of("fsdp_2_cp_2", {.context = 2}), 4), want, "fsdp 2, cp 2", kPieces);
 }
 
 TEST_F(RanksRun, EqualRunsGiveEqualBits) {

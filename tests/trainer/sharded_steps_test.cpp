@@ -62,6 +62,8 @@ class ShardedSteps : public TinyRun {
                   int(mesh.data_ranks()));
     MicroBatchBuffer batch = loader.make_buffer();
     StepRunner runner(ctx, params, lm, Recompute::block, 1e-3, &stats);
+    if (mesh.shape().context > 1) runner.cut_over(mesh.context());
+    runner.plan(batch.batch());
     runner.use(*ctx.arena);
     StepState state;
     for (int64_t step = 0; step < kSteps; ++step) {
@@ -151,6 +153,21 @@ TEST_F(ShardedSteps, DenseModelWithAdamW) {
   expect_close(many_ranks(c, 4, {.reshard_after_forward = false}, false), want, "fsdp 4, kept");
   expect_close(many_ranks(c, 4, {.data_replicate = 2, .unsharded_gradients = true}, false), want,
                "hsdp 2x2, unsharded");
+}
+
+TEST_F(ShardedSteps, PiecesOfTheSequence) {
+  const Config c = config_of(tiny_config(), "adamw");
+  const Result want = one_rank(c);
+  for (const int ranks : {2, 3, 4})
+    expect_close(many_ranks(c, ranks, {.context = ranks}, ranks == 3), want, cat("cp ", ranks));
+  expect_close(many_ranks(c, 4, {.context = 2}, true), want, "fsdp 2, cp 2");
+  expect_close(many_ranks(c, 8, {.data_replicate = 2, .context = 2}, false), want,
+               "hsdp 2x2, cp 2");
+  LmConfig moe = tiny_moe_config();
+  moe.tie_word_embeddings = true;
+  const Config experts = config_of(moe, "muon");
+  expect_close(many_ranks(experts, 4, {.context = 2}, false), one_rank(experts),
+               "experts, fsdp 2, cp 2");
 }
 
 TEST_F(ShardedSteps, ExpertsAndTiedEmbeddingsWithMuon) {

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "data/loader/loader.h"
+#include "kernels/comm/sequence_exchange.h"
 #include "kernels/device/pinned.h"
 #include "kernels/device/stream.h"
 
@@ -19,10 +20,11 @@ class BatchInputs {
   explicit BatchInputs(Device device);
 
   struct View {
-    Tensor tokens, targets;  // [N] i32
-    Tensor cu_seqlens;       // [documents + 1] i32
-    Tensor loss_scale;       // [1] f64
-    int64_t longest = 0;     // as in MicroBatch
+    Tensor tokens, targets;                      // [N] i32
+    Tensor cu_seqlens;                           // [documents + 1] i32
+    Tensor loss_scale;                           // [1] f64
+    int64_t longest = 0;                         // as in MicroBatch
+    const SequenceExchange* exchange = nullptr;  // of a piece: for the others
   };
   // There will be micro-batches of this shape. In plan mode nothing else is needed.
   View plan(const MicroBatch& shape);

@@ -23,6 +23,31 @@ StepRunner::StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Rec
       stats_(stats),
       inputs_(ctx.device) {}
 
+void StepRunner::cut_over(Comm& context) {
+  const int64_t taps = lm_.config().kda.short_conv_kernel_size;
+  context_.emplace(context, std::max<int64_t>(taps - 1, 0), ctx_.device);
+}
+
+BatchInputs::View StepRunner::planned(const MicroBatch& shape) {
+  if (!context_) return inputs_.plan(shape);
+  BatchInputs::View view = inputs_.plan(context_->plan(shape));
+  view.exchange = &context_->exchange();
+  return view;
+}
+
+BatchInputs::View StepRunner::put(const MicroBatch& batch, double loss_scale) {
+  if (!context_) return inputs_.put(ctx_, batch, loss_scale);
+  BatchInputs::View view = inputs_.put(ctx_, context_->cut(ctx_, batch), loss_scale);
+  view.exchange = &context_->exchange();
+  return view;
+}
+
+// What a piece takes depends on where its documents begin: less than planned, but elsewhere.
+PlannedPeak StepRunner::with_gaps(PlannedPeak peak) const {
+  if (context_) peak.bytes += peak.bytes / 8;
+  return peak;
+}
+
 void StepRunner::use(Arena& arena) {
   ctx_.arena = &arena;
   inputs_.allocate();
@@ -46,7 +71,9 @@ void StepRunner::run(const Context& ctx, const BatchInputs::View& batch, Tape::M
                     {.tokens = batch.tokens,
                      .targets = batch.targets,
                      .loss_scale = batch.loss_scale,
-                     .sequences = {.cu_seqlens = batch.cu_seqlens, .longest = batch.longest},
+                     .sequences = {.cu_seqlens = batch.cu_seqlens,
+                                   .longest = batch.longest,
+                                   .exchange = batch.exchange},
                      .z_loss = z_loss_,
                      .loss_terms = terms,
                      .nll = outputs.nll,
@@ -69,20 +96,20 @@ PlannedPeak StepRunner::peak_of(const std::function<void(const Context&)>& pass)
 }
 
 PlannedPeak StepRunner::plan_peak(const MicroBatch& shape) {
-  const BatchInputs::View batch = inputs_.plan(shape);
+  const BatchInputs::View batch = planned(shape);
   const PlannedPeak training =
       peak_of([&](const Context& ctx) { run(ctx, batch, Tape::Mode::train, recompute_, {}); });
   LayerProbe none;
   const PlannedPeak probing = peak_of([&](const Context& ctx) {
     run(ctx, batch, Tape::Mode::infer, Recompute::none, {.probe = &none});
   });
-  return std::max({training, probing, plan_score_peak(shape)},
+  return std::max({with_gaps(training), with_gaps(probing), plan_score_peak(shape)},
                   [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
 }
 
 PlannedPeak StepRunner::plan_score_peak(const MicroBatch& shape) {
-  const BatchInputs::View batch = inputs_.plan(shape);
-  return peak_of([&](const Context& ctx) { score(ctx, batch); });
+  const BatchInputs::View batch = planned(shape);
+  return with_gaps(peak_of([&](const Context& ctx) { score(ctx, batch); }));
 }
 
 void StepRunner::begin_step(StepState* state, float lr, int32_t stop) {
@@ -100,7 +127,7 @@ void StepRunner::train_pass(const BatchInputs::View& batch, StepStats* stats) {
 
 void StepRunner::train(const MicroBatch& batch, double loss_scale) {
   SLUICE_CHECK(state_, "train() before begin_step()");
-  const BatchInputs::View inputs = inputs_.put(ctx_, batch, loss_scale);
+  const BatchInputs::View inputs = put(batch, loss_scale);
   const bool empty = batch.valid_tokens == 0;
   const auto pass = [&] { train_pass(inputs, empty ? nullptr : stats_); };
   if (!graphs_on_ || times_) {
@@ -120,32 +147,44 @@ void StepRunner::train(const MicroBatch& batch, double loss_scale) {
 }
 
 double StepRunner::score(const Context& ctx, const BatchInputs::View& batch) {
-  const int64_t N = batch.tokens.dim(0);
+  const int64_t n = batch.tokens.dim(0);
+  const SequenceExchange* const others = batch.exchange;
+  const int64_t N = others ? others->all_rows() : n, ranks = others ? others->ranks() : 1;
   const DType T = params_.shards().front().master.dtype;  // that of the activations
-  const ArenaTensor nll = scratch(ctx, T, {N}), predicted = scratch(ctx, DType::i32, {N});
+  const ArenaTensor nll = scratch(ctx, T, {n}), predicted = scratch(ctx, DType::i32, {n});
+  const int64_t of_all = others ? N : 0;
+  const ArenaTensor all_nll = scratch(ctx, T, {of_all});
+  const ArenaTensor all_predicted = scratch(ctx, DType::i32, {of_all});
+  const ArenaTensor all_terms = scratch(ctx, DType::f64, {others ? ranks : 0, 2});
   run(ctx, batch, Tape::Mode::infer, Recompute::none, {}, {nll.view(), predicted.view()});
+  if (others) {
+    others->all_rows(ctx, nll, all_nll);
+    others->all_rows(ctx, predicted, all_predicted);
+    others->from_all(ctx, ctx.mode == Mode::plan ? all_terms.view().rows(0, 1) : loss_terms_.view(),
+                     all_terms);
+  }
   nll_.resize(size_t(N));
   predicted_.resize(size_t(N));
   if (ctx.mode == Mode::plan) return 0;
-  const Buffer host_nll(T, {N}), host_predicted(DType::i32, {N});
-  copy(nll.view(), host_nll.view());
-  copy(predicted.view(), host_predicted.view());
+  const Buffer host_nll(T, {N}), host_predicted(DType::i32, {N}), terms(DType::f64, {ranks, 2});
+  copy(others ? all_nll.view() : nll.view(), host_nll.view());
+  copy(others ? all_predicted.view() : predicted.view(), host_predicted.view());
+  copy(others ? all_terms.view() : loss_terms_.view().reshape({1, 2}), terms.view());
   for_float_type(host_nll.view(),
                  [&]<class F>(F) { std::copy_n(host_nll.view().as<F>(), N, nll_.begin()); });
   std::copy_n(host_predicted.view().as<int32_t>(), N, predicted_.begin());
-  double terms[2];
-  copy(loss_terms_.view(), make_tensor(terms, DType::f64, Device::cpu, {2}));
-  return terms[0];
+  double nats = 0;
+  for (int64_t r = 0; r < ranks; ++r) nats += terms.view().row<double>(r)[0];
+  return nats;
 }
 
 Scores StepRunner::score(const MicroBatch& batch) {
-  const double nats = score(ctx_, inputs_.put(ctx_, batch, 1));
+  const double nats = score(ctx_, put(batch, 1));
   return {nats, nll_, predicted_};
 }
 
 void StepRunner::probe(const MicroBatch& batch, LayerProbe& probe, StepStats& stats) {
-  run(ctx_, inputs_.put(ctx_, batch, 1), Tape::Mode::infer, Recompute::none,
-      {.stats = &stats, .probe = &probe});
+  run(ctx_, put(batch, 1), Tape::Mode::infer, Recompute::none, {.stats = &stats, .probe = &probe});
 }
 
 // The store then has parts of gradients, and knows of which: captured passes would not.
@@ -153,8 +192,7 @@ NonfiniteFinding StepRunner::find_nonfinite(const MicroBatch& batch, double loss
   replays_.clear();
   params_.start_step();
   NonfiniteFinding first;
-  run(ctx_, inputs_.put(ctx_, batch, loss_scale), Tape::Mode::train, recompute_,
-      {.nonfinite = &first});
+  run(ctx_, put(batch, loss_scale), Tape::Mode::train, recompute_, {.nonfinite = &first});
   return first;
 }
 

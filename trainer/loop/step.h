@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "model/autograd/step_stats.h"
 #include "model/lm/lm.h"
 #include "trainer/loop/batch_inputs.h"
+#include "trainer/loop/context_inputs.h"
 
 namespace sluice {
 
@@ -40,6 +42,10 @@ class StepRunner {
   // Training counts into `stats`, if there are any.
   StepRunner(const Context& ctx, ParamStore& params, const Lm& lm, Recompute recompute,
              double z_loss, StepStats* stats = nullptr);
+
+  // From now on this rank works on its piece of every micro-batch, all ranks of the group on
+  // theirs.
+  void cut_over(Comm& context);
 
   // What a training micro-batch of this shape takes, a validation pass or a probe: the largest.
   PlannedPeak plan_peak(const MicroBatch& shape);
@@ -86,6 +92,9 @@ class StepRunner {
   };
   void run(const Context& ctx, const BatchInputs::View& batch, Tape::Mode mode, Recompute recompute,
            const Watch& watch, const TokenOutputs& outputs = {});
+  BatchInputs::View planned(const MicroBatch& shape);
+  BatchInputs::View put(const MicroBatch& batch, double loss_scale);
+  PlannedPeak with_gaps(PlannedPeak peak) const;
   void train_pass(const BatchInputs::View& batch, StepStats* stats);
   double score(const Context& ctx, const BatchInputs::View& batch);
   PlannedPeak peak_of(const std::function<void(const Context&)>& pass) const;
@@ -98,6 +107,7 @@ class StepRunner {
   StepStats* stats_;
   OpTimes* times_ = nullptr;
   BatchInputs inputs_;
+  std::optional<ContextInputs> context_;  // none: this rank has whole micro-batches
   Buffer loss_terms_;
   StepState* state_ = nullptr;
   int64_t micro_batch_ = 0;  // of the step

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <thread>
 
+#include "kernels/tensor/fill.h"
 #include "model/lm/cost.h"
 #include "optim/qk_clip.h"
 #include "trainer/loop/layer_fields.h"
@@ -46,8 +47,6 @@ Trainer::Trainer(const Config& config, Folder folder, Comm* world)
   with_code(ExitCode::config, [&] {
     SLUICE_CHECK(mesh_.shape().expert == 1,
                  "parallel.expert above 1: its layers are not there yet");
-    SLUICE_CHECK(mesh_.shape().context == 1,
-                 "parallel.context above 1: its layers are not there yet");
     params_ = make_store(config_.parallel, config_.model, mesh_, ctx_.device);
     lm_ = std::make_unique<Lm>(config_.model, *params_);
     params_->allocate();
@@ -63,6 +62,7 @@ Trainer::Trainer(const Config& config, Folder folder, Comm* world)
   runner_ =
       std::make_unique<StepRunner>(ctx_, *params_, *lm_, recompute_of(config_.train.recompute),
                                    config_.train.z_loss, stats_.get());
+  if (mesh_.shape().context > 1) runner_->cut_over(mesh_.context());
   runner_->use_graphs(graphs_ ? StepRunner::Graphs::on : StepRunner::Graphs::off);
   results_ = std::make_unique<StepResults>(ctx_.device, *stats_);
   for (OpenPart& p : parts_)
@@ -178,10 +178,13 @@ void Trainer::validate() {
     progress_.note(fmt::format("experts  step {}  {}", step_,
                                to_string(expert_load(results_->expert_counts()))));
   for (Valid& v : part_of(step_ - 1).validation) {
-    const SetLoss loss = measure_set(v.set, v.buffer.batch(),
-                                     [&](const MicroBatch& b) { return runner_->score(b); }, {},
-                                     {mesh_.data_rank(), mesh_.data_ranks(),
-                                      [&](const Tensor& t) { sum_on_host(t, "validation"); }});
+    const SetLoss loss =
+        measure_set(v.set, v.buffer.batch(), [&](const MicroBatch& b) { return runner_->score(b); },
+                    {}, {mesh_.data_rank(), mesh_.data_ranks(), [&](const Tensor& t) {
+                           // All of a context group have the same scores.
+                           if (mesh_.context_rank() > 0) zero({}, t);
+                           sum_on_host(t, "validation");
+                         }});
     MetricFields fields{{"loss", loss.loss()}};
     std::string line = fmt::format("valid    step {}  {}  loss {:.4f}", step_, v.name, loss.loss());
     if (const auto bits = loss.bits_per_byte()) {
