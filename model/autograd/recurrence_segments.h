@@ -128,13 +128,13 @@ class RecurrenceSegments {
   }
 
   // B' of the document that enters: its gradient at the first token, nothing coming from behind.
+  // All is affine in the state, so that which one enters makes no difference to it.
   void first_alone(const Forward& f, const Tensor& d_o, const Tensor& d_entering) const {
     const int64_t tokens = planning() ? f.q.dim(0) : part().first_end;
     const ArenaTensor cu = boundaries(tokens);
     Forward a = document(f, 0, tokens, cu);
     const ArenaTensor o = scratch(ctx_, f.v.dtype, {tokens, a.v.dim(1), a.v.dim(2)});
     a.o = o;
-    a.initial_state = entering_;
     const ArenaTensor saved = scratch(ctx_, DType::u8, {Op::saved_bytes(ctx_, a)});
     a.saved = saved;
     Op::forward(ctx_, a);
