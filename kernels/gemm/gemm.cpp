@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <string>
 
 #include "kernels/base/check.h"
 
@@ -62,8 +63,11 @@ template void solve_unit_lower<float>(Transpose, int64_t, int64_t, const float*,
 template void solve_unit_lower<double>(Transpose, int64_t, int64_t, const double*, int64_t, double*,
                                        int64_t);
 
+// OpenBLAS writes it into a buffer of its own at every call: ranks that are threads would see it
+// half written.
 const char* gemm_library() {
-  return openblas_get_config();
+  static const std::string text = openblas_get_config();
+  return text.c_str();
 }
 
 }  // namespace sluice
