@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "kernels/cast/cast.h"
@@ -29,17 +30,24 @@ std::vector<std::pair<size_t, size_t>> cut_into_files(const std::vector<EngineTe
   return files;
 }
 
+// A piece at a time, so that the largest tensor needs no more memory than the smallest.
 void write_tensor(const TensorSource& weights, const ParamStore& params, const EngineTensor& t,
                   DType dtype, SafetensorsWriter& out) {
-  const int64_t n = t.numel();
-  std::vector<float> values(static_cast<size_t>(n));
-  read_values(weights, params, t, values.data());
-  const Tensor wide = make_tensor(values.data(), DType::f32, Device::cpu, {n});
-  if (dtype == DType::f32) return out.write_slice(t.name, 0, wide);
-  std::vector<uint16_t> rounded(static_cast<size_t>(n));
-  const Tensor narrow = make_tensor(rounded.data(), DType::bf16, Device::cpu, {n});
-  cast({}, {.from = wide, .to = narrow});
-  out.write_slice(t.name, 0, narrow);
+  constexpr int64_t kPiece = int64_t(1) << 22;  // elements
+  std::vector<float> values(static_cast<size_t>(std::min(kPiece, t.numel())));
+  std::vector<uint16_t> rounded(dtype == DType::f32 ? 0 : values.size());
+  for (int64_t at = 0; at < t.numel(); at += kPiece) {
+    const int64_t n = std::min(kPiece, t.numel() - at);
+    read_values(weights, params, t, at, n, values.data());
+    const Tensor wide = make_tensor(values.data(), DType::f32, Device::cpu, {n});
+    if (dtype == DType::f32) {
+      out.write_slice(t.name, at, wide);
+      continue;
+    }
+    const Tensor narrow = make_tensor(rounded.data(), DType::bf16, Device::cpu, {n});
+    cast({}, {.from = wide, .to = narrow});
+    out.write_slice(t.name, at, narrow);
+  }
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ struct HfWeights {
 DType dtype_in_folder(const EngineTensor& t, DType dtype);
 
 // model.safetensors, or model-00001-of-0000N.safetensors and their index, into a folder that is
-// there. Holds one tensor at a time. `progress(bytes done, of all)`.
+// there. Holds 24 MiB of a tensor at a time. `progress(bytes done, of all)`.
 void write_hf_weights(const std::string& folder, const TensorSource& weights,
                       const ParamStore& params, const std::vector<EngineTensor>& tensors,
                       const HfWeights& options,

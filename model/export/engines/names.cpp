@@ -200,20 +200,27 @@ std::vector<EngineTensor> engine_tensors(const ParamStore& params, Naming naming
 }
 
 void read_values(const TensorSource& weights, const ParamStore& params, const EngineTensor& t,
-                 float* out) {
-  const int64_t n = t.numel();
+                 int64_t first, int64_t count, float* out) {
+  SLUICE_CHECK(first >= 0 && count >= 0 && first + count <= t.numel(), t.name, ": elements ", first,
+               " to ", first + count, " of ", t.numel());
+  const auto read = [&](int64_t from, int64_t n, float* to) {
+    if (n > 0)
+      weights.read_slice(params.spec(t.id).name, t.first_element + from,
+                         make_tensor(to, DType::f32, Device::cpu, {n}));
+  };
   if (t.content == Content::selector) {
     const int64_t K = t.shape[1];
-    for (int64_t i = 0; i < n; ++i) out[i] = i % K == i / K / K ? 1.0f : 0.0f;
-    return;
+    for (int64_t i = first; i < first + count; ++i) *out++ = i % K == i / K / K ? 1.0f : 0.0f;
+  } else if (t.content == Content::repeated) {
+    std::vector<float> heads(static_cast<size_t>(t.count));
+    read(0, t.count, heads.data());
+    const int64_t times = t.numel() / t.count;
+    for (int64_t i = first; i < first + count; ++i) *out++ = heads[size_t(i / times)];
+  } else {
+    const int64_t there = std::clamp<int64_t>(t.count - first, 0, count);
+    read(first, there, out);
+    std::fill(out + there, out + count, 0.0f);
   }
-  if (t.count > 0)
-    weights.read_slice(params.spec(t.id).name, t.first_element,
-                       make_tensor(out, DType::f32, Device::cpu, {t.count}));
-  if (t.content == Content::repeated)  // from the back: nothing is overwritten before it is read
-    for (int64_t i = n - 1; i >= 0; --i) out[i] = out[i / (n / t.count)];
-  else
-    std::fill(out + t.count, out + n, 0.0f);
 }
 
 }  // namespace sluice

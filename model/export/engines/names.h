@@ -45,8 +45,8 @@ struct EngineTensor {
 // the parameter, if there is one that has no name there. Tied embeddings are one tensor here.
 std::vector<EngineTensor> engine_tensors(const ParamStore& params, Naming naming);
 
-// The values, f32, from a checkpoint's weights; out [numel].
+// Elements first ... first + count of the tensor, f32, from a checkpoint's weights; out [count].
 void read_values(const TensorSource& weights, const ParamStore& params, const EngineTensor& t,
-                 float* out);
+                 int64_t first, int64_t count, float* out);
 
 }  // namespace sluice
