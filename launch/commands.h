@@ -86,7 +86,7 @@ int sweep(const Sweep& c);  // the process's exit code
 struct Export {
   std::string checkpoint;  // a run's folder or one checkpoint of it
   std::string out;
-  std::string dtype = "bf16";        // bf16 | f32
+  std::string dtype = "bf16";        // bf16 | f32; of a .gguf file also f16 | q8_0
   std::vector<std::string> engines;  // that must load it
   int64_t context_tokens = 0;        // 0: the longest row of training
   int64_t max_shard_mib = 5120;
@@ -197,7 +197,7 @@ void gradcheck(const std::string& config_file);  // empty: the built-in small mo
 bool compare(const std::string& run_a, const std::string& run_b);
 
 struct Inspect {
-  std::string path;  // a run's folder or one checkpoint of it
+  std::string path;  // a run's folder, one checkpoint of it, or a file or folder of other engines
   bool json = false, verify = false;
 };
 bool inspect(const Inspect& c);  // false: what is shown is broken

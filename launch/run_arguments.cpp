@@ -86,11 +86,13 @@ void add_generate(CLI::App& app) {
 
 void add_export(CLI::App& app) {
   static Export c;
-  CLI::App* e = app.add_subcommand("export", "a checkpoint -> a folder that other engines load");
+  CLI::App* e = app.add_subcommand(
+      "export", "a checkpoint -> a folder or a .gguf file that other engines load");
   e->add_option("checkpoint", c.checkpoint, "a run's folder, or one checkpoint of it")->required();
-  e->add_option("out", c.out, "folder to make")->required();
-  e->add_option("--dtype", c.dtype, "of the weights: bf16 | f32")
-      ->check(CLI::IsMember({"bf16", "f32"}))
+  e->add_option("out", c.out, "folder to make, or a name that ends in .gguf: llama.cpp's file")
+      ->required();
+  e->add_option("--dtype", c.dtype, "of the weights: bf16 | f32; of a .gguf file also f16 | q8_0")
+      ->check(CLI::IsMember({"bf16", "f32", "f16", "q8_0"}))
       ->capture_default_str();
   e->add_option("--for", c.engines, std::string("engine that must load it: ") + engines_text())
       ->check([](const std::string& s) {

@@ -48,6 +48,7 @@ class Tokenizer {
   const MergeTable& merges() const { return merges_; }
   int32_t byte_token(uint8_t byte) const { return of_byte_[byte]; }
   bool normalizes() const { return nfc_; }
+  bool looks_words_up() const { return ignore_merges_; }  // before it merges
   const std::vector<AddedToken>& added() const { return added_; }
   const AddedTokens& added_in_text() const { return in_text_; }
   const AddedTokens& added_in_normalized() const { return in_normalized_; }

@@ -12,11 +12,10 @@
 #include "model/lm/lm.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/tensors.h"
+#include "trainer/export/steps.h"
 #include "trainer/loop/config.h"
 
 namespace sluice {
-
-namespace {
 
 TextFacts text_facts(const Config& config, int64_t context_tokens,
                      std::optional<Tokenizer>& tokenizer) {
@@ -33,7 +32,6 @@ TextFacts text_facts(const Config& config, int64_t context_tokens,
   return text;
 }
 
-// Throws if one that was asked for cannot; says what the others could not.
 void check_engines(const LmConfig& model, const std::vector<std::string>& asked, Exported& result) {
   std::string refusals;
   for (const char* engine : {"transformers", "vllm", "sglang", "llama.cpp", "fla"}) {
@@ -51,7 +49,6 @@ void check_engines(const LmConfig& model, const std::vector<std::string>& asked,
   SLUICE_CHECK(refusals.empty(), "this model cannot be exported:", refusals);
 }
 
-// Of models with tied embeddings, for folders whose classes do not tie.
 void untie_head(const LmConfig& model, std::vector<EngineTensor>& tensors) {
   if (!model.tie_word_embeddings || architecture_of(model) == Architecture::fla_kda) return;
   EngineTensor head = tensors.front();
@@ -59,6 +56,8 @@ void untie_head(const LmConfig& model, std::vector<EngineTensor>& tensors) {
   head.name = "lm_head.weight";
   tensors.push_back(head);
 }
+
+namespace {
 
 void write_small_files(const std::string& folder, const Config& config, Architecture a,
                        const TextFacts& text, const std::optional<Tokenizer>& tokenizer,

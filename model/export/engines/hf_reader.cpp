@@ -10,23 +10,40 @@ namespace sluice {
 
 namespace {
 
-std::vector<std::string> weight_files(const std::string& folder) {
-  if (exists(folder + "/model.safetensors")) return {"model.safetensors"};
+using Json = nlohmann::json;
+
+// JSON allows a key twice; one of the two would win, silently.
+Json parse_once(const std::string& path) {
+  std::vector<std::set<std::string>> open;  // keys of the objects around
+  return Json::parse(read_text(path), [&](int, Json::parse_event_t event, Json& parsed) {
+    if (event == Json::parse_event_t::object_start) open.emplace_back();
+    if (event == Json::parse_event_t::object_end) open.pop_back();
+    if (event == Json::parse_event_t::key)
+      SLUICE_CHECK(open.back().insert(parsed.get<std::string>()).second, path, ": ", parsed.dump(),
+                   " is given twice");
+    return true;
+  });
+}
+
+// Tensor -> file; empty: one file has them all.
+std::map<std::string, std::string> read_index(const std::string& folder) {
+  if (exists(folder + "/model.safetensors")) return {};
   const std::string index = folder + "/model.safetensors.index.json";
   SLUICE_CHECK(exists(index), folder,
                " has neither model.safetensors nor model.safetensors.index.json");
-  std::set<std::string> files;
+  std::map<std::string, std::string> places;
   try {
-    const nlohmann::json json = nlohmann::json::parse(read_text(index));
-    for (const auto& [tensor, file] : json.at("weight_map").items())
-      files.insert(file.get<std::string>());
-  } catch (const nlohmann::json::exception& e) {
+    places = parse_once(index).at("weight_map").get<std::map<std::string, std::string>>();
+  } catch (const Json::exception& e) {
     SLUICE_CHECK(false, index, ": ", e.what());
   }
-  for (const std::string& f : files)
-    SLUICE_CHECK(f.find('/') == std::string::npos, index, ": file name \"", f,
-                 "\" leads elsewhere");
-  return {files.begin(), files.end()};
+  SLUICE_CHECK(!places.empty(), index, ": weight_map names no tensor");
+  for (const auto& [tensor, file] : places)
+    SLUICE_CHECK(file.find('/') == std::string::npos && file.find('\0') == std::string::npos &&
+                     file.ends_with(".safetensors"),
+                 index, ": file name \"", file.substr(0, 80),
+                 "\", expected one of this folder that ends in .safetensors");
+  return places;
 }
 
 // Of dense layers, as transformers' save_pretrained has it.
@@ -45,12 +62,25 @@ float from_bf16(uint16_t x) {
 }  // namespace
 
 HfWeightFiles::HfWeightFiles(const std::string& folder) : folder_(folder) {
-  for (const std::string& f : weight_files(folder)) files_.emplace_back(folder + "/" + f);
+  const std::map<std::string, std::string> index = read_index(folder);
+  std::set<std::string> names;
+  for (const auto& place : index) names.insert(place.second);
+  if (index.empty()) names.insert("model.safetensors");
+  for (const std::string& f : names) files_.emplace_back(folder + "/" + f);
   for (size_t i = 0; i < files_.size(); ++i)
     for (const SafetensorsEntry& e : files_[i].entries()) {
       const bool fresh = tensors_.try_emplace(e.name, Place{i, &e}).second;
       SLUICE_CHECK(fresh, files_[i].path(), ": ", e.name, " is in another file, too");
+      SLUICE_CHECK(index.empty() || index.contains(e.name), files_[i].path(), ": ", e.name,
+                   " is not in the index");
     }
+  for (const auto& [tensor, file] : index) {
+    const auto it = tensors_.find(tensor);
+    SLUICE_CHECK(it != tensors_.end(), folder, "/", file, ": has no ", tensor,
+                 ", which the index says is there");
+    SLUICE_CHECK(files_[it->second.file].path() == folder + "/" + file, folder, "/", file,
+                 ": has no ", tensor, ", which is in ", files_[it->second.file].path());
+  }
 }
 
 const HfWeightFiles::Place* HfWeightFiles::find(const std::string& name) const {

@@ -75,6 +75,12 @@ void check_linear_layers(const LmConfig& m, const std::string& engine, Findings&
            "one count serves both kinds of layers");
 }
 
+// By which llama.cpp's deepseek2 knows models whose queries have no low-rank form.
+bool few_layers(const LmConfig& m) {
+  return m.num_hidden_layers == 26 || m.num_hidden_layers == 27 ||
+         (m.num_hidden_layers == 48 && m.vocab_size == 128256);
+}
+
 void check_mla_layers(const LmConfig& m, Architecture a, const std::string& engine, Findings& f) {
   const MlaConfig& c = m.mla;
   f.need(!c.use_output_gate, "mla.use_output_gate", true, "false", "its attention has none");
@@ -84,6 +90,9 @@ void check_mla_layers(const LmConfig& m, Architecture a, const std::string& engi
       f.need(!c.q_lora_rank, "mla.q_lora_rank", text(c.q_lora_rank), "null",
              "its class has one query matrix");
   }
+  if (a == Architecture::deepseek_v3 && engine == "llama.cpp" && few_layers(m))
+    f.need(!c.q_lora_rank, "mla.q_lora_rank", text(c.q_lora_rank), "null",
+           "it takes this number of layers for a model without");
   if (engine == "vllm" || engine == "sglang")
     f.need(c.kv_lora_rank + c.qk_rope_head_dim == 576, "mla.kv_lora_rank", c.kv_lora_rank,
            fmt::format("{}", 576 - c.qk_rope_head_dim),
@@ -174,7 +183,13 @@ std::vector<std::string> remarks(const LmConfig& m, const std::string& engine) {
         m.rms_norm_eps));
   if (engine == "llama.cpp" && n.kda + n.gdn > 0)
     list.push_back(
-        "llama.cpp normalises q and k as x / max(|x|, eps): below rounding unless they are tiny");
+        fmt::format("llama.cpp normalises q and k with rms_norm_eps ({}) under the root, where "
+                    "training has 1e-06: below rounding unless they are tiny",
+                    m.rms_norm_eps));
+  if (engine == "llama.cpp" && n.kda + n.gdn == 0 && !m.mla.q_lora_rank && !few_layers(m))
+    list.push_back(
+        "llama.cpp's converter leaves out attention.q_lora_rank of such a folder, and its loader "
+        "then refuses the file: export to a .gguf file directly");
   if ((engine == "vllm" || engine == "sglang") && m.ffn == "moe" && n.kda + n.gdn > 0)
     list.push_back(
         engine + " keeps the correction bias in bf16: choices of experts at near-ties may differ");
