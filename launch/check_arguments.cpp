@@ -10,8 +10,12 @@ void add_checks(CLI::App& app, int& status) {
   g->callback([] { gradcheck(config); });
 
   static Inspect seen;
-  CLI::App* i = app.add_subcommand("inspect", "what is in a checkpoint, and is it intact?");
-  i->add_option("path", seen.path, "a run's folder, or one checkpoint of it")->required();
+  CLI::App* i = app.add_subcommand(
+      "inspect",
+      "what is in a checkpoint, a .gguf file or a Hugging Face folder, and is it intact?");
+  i->add_option("path", seen.path,
+                "a run's folder, one checkpoint of it, other engines' folder or file")
+      ->required();
   i->add_flag("--json", seen.json, "for programs");
   i->add_flag("--verify", seen.verify, "read every byte of all checkpoints of a run");
   i->callback([&status] { status = inspect(seen) ? 0 : 1; });

@@ -69,7 +69,7 @@ bool inspect(const Inspect& c) {
     };
   const nlohmann::ordered_json report = sluice::inspect(c.path, options);
   fmt::print("{}", c.json ? report.dump(1) + "\n" : inspect_text(report));
-  return report.at("checkpoint").at("state") == "valid";
+  return report.at(report.contains("files") ? "files" : "checkpoint").at("state") == "valid";
 }
 
 bool compare(const std::string& run_a, const std::string& run_b) {

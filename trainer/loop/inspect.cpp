@@ -4,8 +4,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -15,6 +13,8 @@
 #include "trainer/checkpoint/folder.h"
 #include "trainer/checkpoint/tensors.h"
 #include "trainer/loop/config.h"
+#include "trainer/loop/inspect_files.h"
+#include "trainer/loop/value_stats.h"
 
 namespace sluice {
 namespace {
@@ -32,58 +32,12 @@ int64_t disk_bytes(const std::string& folder) {
   return bytes;
 }
 
-struct Stats {
-  double squares = 0, least = INFINITY, most = -INFINITY;  // of the finite ones
-  int64_t nonfinite = 0;
-  uint32_t crc32 = 0;
-
-  void add(double x) {
-    if (!std::isfinite(x)) {
-      ++nonfinite;
-      return;
-    }
-    squares += x * x;
-    least = std::min(least, x);
-    most = std::max(most, x);
-  }
-};
-
-float from_bf16(uint16_t bits) {
-  const uint32_t wide = uint32_t(bits) << 16;
-  float x;
-  std::memcpy(&x, &wide, sizeof x);
-  return x;
-}
-
-void add_all(Stats& s, const Tensor& t) {
-  const auto each = [&](const auto* x) {
-    for (int64_t i = 0; i < t.numel(); ++i) s.add(double(x[i]));
-  };
-  switch (t.dtype) {
-    case DType::f32: return each(t.as<float>());
-    case DType::f64: return each(t.as<double>());
-    case DType::i32: return each(t.as<int32_t>());
-    case DType::i64: return each(t.as<int64_t>());
-    case DType::u8: return each(t.as<uint8_t>());
-    case DType::bf16:
-      for (int64_t i = 0; i < t.numel(); ++i) s.add(from_bf16(static_cast<uint16_t*>(t.data)[i]));
-  }
-}
-
-// A number of JSON, or its name.
-Json number(double x) {
-  return std::isfinite(x) ? Json(x) : Json(std::isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
-}
-
-Json tensor_json(const SafetensorsEntry& e, const Stats& s, std::optional<uint32_t> want) {
+Json tensor_json(const SafetensorsEntry& e, const ValueStats& s, uint32_t crc32,
+                 std::optional<uint32_t> want) {
   std::string checksum = "not in the manifest";
-  if (want) checksum = *want == s.crc32 ? "right" : "WRONG";
+  if (want) checksum = *want == crc32 ? "right" : "WRONG";
   Json j = {{"name", e.name}, {"type", to_string(e)}, {"checksum", checksum}};
-  j["nonfinite"] = s.nonfinite;
-  j["norm"] = number(std::sqrt(s.squares));
-  const bool any = s.least <= s.most;
-  j["min"] = any ? Json(s.least) : Json();
-  j["max"] = any ? Json(s.most) : Json();
+  add_values(s, j);
   return j;
 }
 
@@ -112,16 +66,18 @@ Json part_json(const CheckpointRef& ref, Part which, bool has_manifest, int64_t 
     const Buffer block(DType::f64, {kBlock});
     int64_t elements = 0;
     for (const SafetensorsEntry& e : source.entries()) {
-      Stats s;
+      ValueStats s;
+      uint32_t crc32 = 0;
       for (int64_t at = 0; at < e.numel(); at += kBlock) {
         const Tensor t = make_tensor(block.view().data, e.dtype, Device::cpu,
                                      {std::min(kBlock, e.numel() - at)});
         source.read_slice(e.name, at, t);
-        s.crc32 = extend_crc32(s.crc32, t.data, t.bytes());
-        add_all(s, t);
+        crc32 = extend_crc32(crc32, t.data, t.bytes());
+        s.add(t);
         options.progress(done += t.bytes(), all);
       }
-      part["tensors"].push_back(tensor_json(e, s, saved ? saved->crc32(e.name) : std::nullopt));
+      part["tensors"].push_back(
+          tensor_json(e, s, crc32, saved ? saved->crc32(e.name) : std::nullopt));
       elements += e.numel();
     }
     part["elements"] = elements;
@@ -157,7 +113,7 @@ Json checkpoint_json(const CheckpointRef& ref, const InspectOptions& options) {
     j["ranks"] = manifest.ranks;
     j["fingerprint"] = manifest.meta.fingerprint;
     j["integers"] = manifest.meta.integers;
-    for (const auto& [key, value] : manifest.meta.numbers) j["numbers"][key] = number(value);
+    for (const auto& [key, value] : manifest.meta.numbers) j["numbers"][key] = json_number(value);
   } catch (const Error&) {  // among the problems already
   }
   try {
@@ -202,6 +158,7 @@ Json list_json(const std::vector<CheckpointRef>& refs, Verify verify) {
 }  // namespace
 
 nlohmann::ordered_json inspect(const std::string& path, const InspectOptions& options) {
+  if (is_of_engines(path)) return inspect_files(path, options);
   Json report = {{"path", path}, {"run", nullptr}};
   const NamedPath named = name_path(path);
   if (named.one) {

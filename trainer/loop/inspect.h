@@ -1,4 +1,5 @@
-// trainer/loop/inspect.h -- what is in a checkpoint, or in a run's checkpoints, broken ones too.
+// trainer/loop/inspect.h -- what is in a checkpoint, in a run's checkpoints, or in other engines'
+// files (inspect_files.h); broken ones too.
 #pragma once
 
 #include <cstdint>

@@ -78,9 +78,30 @@ std::string part_text(const char* what, const Json& part) {
   return out;
 }
 
+std::string files_text(const Json& report) {
+  const Json& f = report.at("files");
+  std::string out = fmt::format("{}\n{}, {} tensors, {} elements, {}\n", plain(report.at("path")),
+                                plain(f.at("kind")), f.at("tensors").size(),
+                                f.at("elements").get<int64_t>(), size_text(f.at("bytes")));
+  for (const Json& p : f.at("problems")) out += "BROKEN " + plain(p) + "\n";
+  for (const auto& item : f.at("facts").items())
+    out += fmt::format("  {:<48} {}\n", item.key(), plain(item.value()));
+  size_t width = 4;
+  for (const Json& t : f.at("tensors"))
+    width = std::max(width, t.at("name").get_ref<const std::string&>().size());
+  out += fmt::format("\n  {:<{}}  {:<22} {:>10} {:>11} {:>11}  file\n", "name", width, "type",
+                     "norm", "min", "max");
+  for (const Json& t : f.at("tensors"))
+    out += fmt::format("  {:<{}}  {:<22} {:>10} {:>11} {:>11}  {}\n", plain(t.at("name")), width,
+                       plain(t.at("type")), value(t.at("norm")), value(t.at("min")),
+                       value(t.at("max")), plain(t.at("file")));
+  return out;
+}
+
 }  // namespace
 
 std::string inspect_text(const Json& report) {
+  if (report.contains("files")) return files_text(report);
   const Json& c = report.at("checkpoint");
   std::string out = report.at("run").is_null() ? "" : list_text(report.at("run"));
   out += fmt::format("{}\nstep {}, {}{}\n", plain(c.at("folder")), c.at("step").get<int64_t>(),
