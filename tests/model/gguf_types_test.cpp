@@ -23,7 +23,8 @@ TEST(GgufTypes, EveryHalfIsItself) {
     const double expected = magnitude < 0x400
                                 ? std::ldexp(magnitude, -24)
                                 : std::ldexp(1024 + (magnitude & 0x3ff), int(magnitude >> 10) - 25);
-    if (magnitude < 0x7c00) EXPECT_EQ(double(std::abs(x)), expected);
+    if (magnitude == 0x7c00) continue;  // infinity
+    EXPECT_EQ(double(std::abs(x)), expected);
   }
 }
 

@@ -65,7 +65,7 @@ class Report {
 void add_gguf(const std::string& path, Report& report) {
   const GgufReader file(path);
   for (const auto& [key, value] : file.keys()) report.fact(key, to_string(value));
-  std::vector<float> block(size_t(kBlock));
+  std::vector<float> block(static_cast<size_t>(kBlock));
   for (const GgufTensor& t : file.tensors()) {
     ValueStats s;
     const bool readable = can_encode(t.type);
