@@ -7,6 +7,8 @@
 #include <fstream>
 #include <sstream>
 
+#include <yaml-cpp/eventhandler.h>
+
 #include "configs/reader.h"
 
 namespace sluice::config {
@@ -129,16 +131,51 @@ static Error syntax_error(const std::string& text, const std::string& label,
   return Error(cat(label, ":", number, ":", quote + 1, ": a quote that is never closed"));
 }
 
+// Throws at the first node of a second document. By hand, since LoadAll() gives a text that begins
+// with a comma one empty document after the other, without end; Load() drops all but the first.
+class OneDocument final : public YAML::EventHandler {
+ public:
+  static void check(const std::string& text) {
+    std::istringstream in(text);
+    YAML::Parser parser(in);
+    for (OneDocument events; events.documents_ < 2 && parser.HandleNextDocument(events);) {
+    }
+  }
+
+  void OnDocumentStart(const YAML::Mark&) override { ++documents_; }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark& at, YAML::anchor_t) override { node(at); }
+  void OnScalar(const YAML::Mark& at, const std::string&, YAML::anchor_t,
+                const std::string&) override {
+    node(at);
+  }
+  void OnSequenceStart(const YAML::Mark& at, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {
+    node(at);
+  }
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark& at, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {
+    node(at);
+  }
+  void OnMapEnd() override {}
+
+ private:
+  void node(const YAML::Mark& at) const {
+    if (documents_ > 1) throw YAML::Exception(at, "expected one YAML document, got more");
+  }
+  int documents_ = 0;
+};
+
 static Document parse_text(const std::string& text, const std::string& label) {
   Document d{label, {}, {}, {}};
   try {
-    // Load() drops all documents but the first. The comment: at a newline before the end of the
-    // file, yaml-cpp forgives a missing quote and so swallows every key after it.
-    const std::vector<YAML::Node> all =
-        YAML::LoadAll(text + (text.empty() || text.back() == '\n' ? "#" : "\n#"));
-    if (all.size() > 1)
-      throw YAML::Exception(all[1].Mark(), "expected one YAML document, got more");
-    if (!all.empty()) d.root = all[0];
+    // The comment: at a newline before the end of the file, yaml-cpp forgives a missing quote and
+    // so swallows every key after it.
+    const std::string all = text + (text.empty() || text.back() == '\n' ? "#" : "\n#");
+    OneDocument::check(all);
+    d.root = YAML::Load(all);
   } catch (const YAML::Exception& e) {
     throw syntax_error(text, label, e);
   }

@@ -166,6 +166,10 @@ TEST(ConfigReader, WrongShapes) {
   EXPECT_EQ(problems_of("name:a\n"), "c.yaml:1:1: expected a mapping of sections");
   EXPECT_EQ(problems_of("name: a\n---\nname: b\n"),
             "c.yaml:3:1: expected one YAML document, got more");
+  EXPECT_EQ(problems_of("name: a\n---\n"), "(none)");  // an empty one is none
+  // Found by a fuzzer: yaml-cpp's LoadAll() makes documents of this until memory ends.
+  EXPECT_NE(problems_of(", name: a\n"), "(none)");
+  EXPECT_NE(problems_of(","), "(none)");
 }
 
 TEST(ConfigReader, SyntaxErrorsInTheSameForm) {

@@ -167,7 +167,7 @@ TEST_F(Gguf, BadFiles) {
       {head(0, 1) + text(std::string(2000, 'k')) + u32 + one, {"kkk...' (2000 bytes)"}},
       {head(0, 2) + text("k") + u32 + one + text("k") + u32 + one, {"key 'k' appears twice"}},
       {key(13, one), {"key 'key': type 13, expected one of 0 to 12"}},
-      {key(4, "\1\1\1"), {"key 'key': 4 of at least 1 bytes at byte 39, 3 are left"}},
+      {key(4, "\1\1\1"), {"key 'key': 1 of at least 4 bytes at byte 39, 3 are left"}},
       {key(7, "\2"), {"a boolean of 2"}},
       {key(8, raw(most)), {"key 'key': 18446744073709551615"}},
       {key(9, raw(uint32_t(9)) + raw(uint64_t(1)) + u32), {"type 9 of a list"}},

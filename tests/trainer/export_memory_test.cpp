@@ -87,7 +87,7 @@ void measure(const char* what, const Write& write) {
   std::printf("  %s: %.1f MiB written in %.1f s; peak %.1f MiB, of it for the export %.1f\n", what,
               double(bytes) / (1 << 20), seconds, double(peak_bytes()) / (1 << 20),
               double(grown) / (1 << 20));
-  EXPECT_GT(bytes, int64_t(100) << 20);
+  EXPECT_GT(bytes, int64_t(64) << 20);
   EXPECT_LT(grown, int64_t(64) << 20);
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tests/peers/llama_cpp.sh -- trains three small models and has llama.cpp load them (llama_cpp.py).
-#   llama_cpp.sh SLUICE TEXT RANKS.tiktoken FOLDER [OPTION ...]     OPTIONs are llama_cpp.py's, for example --converter
+# tests/peers/llama_peer.sh -- trains three small models and has llama.cpp load them (llama_peer.py).
+#   llama_peer.sh SLUICE TEXT RANKS.tiktoken FOLDER [OPTION ...]     OPTIONs are llama_peer.py's, for example --converter
 # A 3:1 MoE with a tokenizer learnt from TEXT, a dense 3:1 hybrid with GPT-2's tokenizer, GDN layers in the place of KDA's. Models that
 # are in FOLDER already are not trained again. PYTHON names the interpreter.
 set -euo pipefail
@@ -15,7 +15,7 @@ model() {  # NAME TOKENIZER [--set ...]
   local run=$folder/$name
   if [ ! -d "$run/checkpoints" ]; then
     [ -e "$tokenizer.h5" ] || "$sluice" data encode "$text" --split blank-lines --tokenizer "$tokenizer" --out "$tokenizer.h5"
-    "$sluice" train "$here/llama_cpp.yaml" --set "run.dir=$run" --set "run.name=$name" --set "data.tokenizer=$tokenizer" \
+    "$sluice" train "$here/llama_peer.yaml" --set "run.dir=$run" --set "run.name=$name" --set "data.tokenizer=$tokenizer" \
       --set "data.train.0.path=$tokenizer.h5" "$@"
   fi
 }
@@ -26,7 +26,9 @@ model() {  # NAME TOKENIZER [--set ...]
 model moe "$folder/own.json"
 model dense "$folder/gpt2.json" --set model.ffn=dense --set train.steps=100
 model gdn "$folder/own.json" --set model.linear=gdn
+failed=0
 for name in moe dense gdn; do
   echo "== $name"
-  "${PYTHON:-python3}" "$here/llama_cpp.py" "$sluice" "$folder/$name" "$text" "$@"
+  "${PYTHON:-python3}" "$here/llama_peer.py" "$sluice" "$folder/$name" "$text" "$@" || failed=1
 done
+exit $failed

@@ -1,7 +1,7 @@
 """Loads our GGUF files, and what llama.cpp's own converter makes of our Hugging Face folder, in llama.cpp, and compares text, scores and samples.
 
     pip wheel --no-deps llama-cpp-python==0.3.36; pip download --no-deps --no-binary :all: llama-cpp-python==0.3.36    # wheel and sources
-    python3 llama_cpp.py SLUICE RUN TEXT --converter SOURCES/vendor/llama.cpp/convert_hf_to_gguf.py [--dtypes f32,bf16,...] [--documents 40]
+    python3 llama_peer.py SLUICE RUN TEXT --converter SOURCES/vendor/llama.cpp/convert_hf_to_gguf.py [--dtypes f32,bf16,...] [--documents 40]
 
 Needs llama-cpp-python, numpy, tokenizers, and for the converter torch, transformers, gguf. For each file: ids of the text equal to ours (those of
 tokenizers on the exported tokenizer.json); perplexity of paragraphs of TEXT, each a document, beside that of `sluice eval`; 48 tokens of greedy
@@ -155,6 +155,7 @@ def main():
         paragraphs = [p.strip() for p in text.split("\n\n") if 60 < len(p.strip()) < 1500][:args.documents // 2 * 2]
         ours = our_scores(args, paragraphs, folder)
         tokenizer = Tokenizer.from_file(str(folder / "hf" / "tokenizer.json"))
+        tokenizer.encode_special_tokens = True  # in plain text they are text
         corpus = text[:400_000] + (open(args.mixed, encoding="utf-8", newline="").read() if args.mixed else "")
         wanted = tokenizer.encode(corpus, add_special_tokens=False).ids
         prompt = " ".join(paragraphs[0].split()[:6])
