@@ -131,18 +131,22 @@ static Error syntax_error(const std::string& text, const std::string& label,
   return Error(cat(label, ":", number, ":", quote + 1, ": a quote that is never closed"));
 }
 
-// Throws at the first node of a second document. By hand, since LoadAll() gives a text that begins
-// with a comma one empty document after the other, without end; Load() drops all but the first.
+// Throws at a second document, unless it is empty and the last. By hand, since LoadAll() gives a
+// text that begins with a comma one empty document after the other, without end; Load() drops all
+// but the first.
 class OneDocument final : public YAML::EventHandler {
  public:
   static void check(const std::string& text) {
     std::istringstream in(text);
     YAML::Parser parser(in);
-    for (OneDocument events; events.documents_ < 2 && parser.HandleNextDocument(events);) {
+    OneDocument events;
+    while (parser.HandleNextDocument(events)) {
     }
   }
 
-  void OnDocumentStart(const YAML::Mark&) override { ++documents_; }
+  void OnDocumentStart(const YAML::Mark& at) override {
+    if (++documents_ > 2) fail(at);
+  }
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
   void OnAlias(const YAML::Mark& at, YAML::anchor_t) override { node(at); }
@@ -163,7 +167,10 @@ class OneDocument final : public YAML::EventHandler {
 
  private:
   void node(const YAML::Mark& at) const {
-    if (documents_ > 1) throw YAML::Exception(at, "expected one YAML document, got more");
+    if (documents_ > 1) fail(at);
+  }
+  [[noreturn]] static void fail(const YAML::Mark& at) {
+    throw YAML::Exception(at, "expected one YAML document, got more");
   }
   int documents_ = 0;
 };

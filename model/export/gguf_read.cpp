@@ -161,11 +161,12 @@ class HeaderReader {
     SLUICE_CHECK(tensor_names_.insert(t.name).second, path_, ": ", what, " appears twice");
     const auto rank = in_.number<uint32_t>(what);
     SLUICE_CHECK(rank <= 4, path_, ": ", what, ": rank ", rank, ", expected 4 at most");
-    int64_t elements = 1;
+    int64_t elements = 1;  // a dimension of 0 counts as 1: then no product in any order overflows
     for (uint32_t i = 0; i < rank; ++i) {
       const auto d = in_.number<uint64_t>(what);
-      const bool fits = d <= uint64_t(std::numeric_limits<int64_t>::max()) &&
-                        !__builtin_mul_overflow(elements, int64_t(d), &elements);
+      const bool fits =
+          d <= uint64_t(std::numeric_limits<int64_t>::max()) &&
+          !__builtin_mul_overflow(elements, std::max<int64_t>(int64_t(d), 1), &elements);
       SLUICE_CHECK(fits, path_, ": ", what,
                    ": its number of elements overflows 64 bits at dimension ", d);
       t.shape.insert(t.shape.begin(), int64_t(d));

@@ -179,6 +179,7 @@ TEST_F(Gguf, BadFiles) {
       {head(1, 0) + tensor("w", {1, 1, 1, 1, 1}, 0, 0), {"'w': rank 5, expected 4 at most"}},
       {head(1, 0) + tensor("w", {2, most}, 0, 0), {"'w': its number of elements overflows"}},
       {head(1, 0) + tensor("w", {1ull << 40, 1ull << 40}, 0, 0), {"overflows"}},
+      {head(1, 0) + tensor("w", {0, 1ull << 40, 1ull << 40}, 0, 0), {"overflows"}},  // by a fuzzer
       {head(1, 0) + tensor("w", {1ull << 62}, 0, 0), {"more bytes than 64 bits"}},
       {head(1, 0) + tensor("w", {1}, 99, 0), {"'w': unknown element type 99"}},
       {head(1, 0) + tensor("w", {33}, 8, 0), {"rows of 33, expected a multiple of 32"}},
