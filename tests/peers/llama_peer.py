@@ -109,7 +109,8 @@ def compare_files(ours, theirs):
             largest = max(largest, float(np.max(np.abs(x[n].data / y[n].data - 1))))
         elif not np.array_equal(x[n].data, y[n].data):
             problems.append(f"{n}: other values")
-    dense = a.fields["kimi-linear.leading_dense_block_count"].contents() == a.fields["kimi-linear.block_count"].contents()
+    prefix = a.fields["general.architecture"].contents() + "."
+    dense = a.fields[prefix + "leading_dense_block_count"].contents() == a.fields[prefix + "block_count"].contents()
     keys = [k for k in sorted(set(a.fields) | set(b.fields)) if not any(own in k for own in OWN_KEYS) and not (dense and ".expert_" in k)]
     for k in keys:
         p, q = (r.fields[k].contents() if k in r.fields else None for r in (a, b))

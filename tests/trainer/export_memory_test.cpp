@@ -18,6 +18,10 @@
 namespace sluice {
 namespace {
 
+float value(int64_t element) {
+  return float(element % 255 - 127) / 1024;  // a bf16
+}
+
 class MadeUp final : public TensorSource {
  public:
   explicit MadeUp(const ParamStore& params) {
@@ -32,8 +36,7 @@ class MadeUp final : public TensorSource {
     return nullptr;
   }
   void read_slice(const std::string&, int64_t first, const Tensor& out) const override {
-    for (int64_t i = 0; i < out.numel(); ++i)
-      out.as<float>()[i] = float((first + i) % 255 - 127) / 1024;
+    for (int64_t i = 0; i < out.numel(); ++i) out.as<float>()[i] = value(first + i);
   }
 
  private:
@@ -67,6 +70,12 @@ LmConfig quick() {
   c.moe.num_experts = 8;
   c.moe.moe_intermediate_size = 64;
   return c;
+}
+
+// The tensor is written in pieces: its last elements are those of the last.
+void expect_end(const std::vector<float>& last, int64_t numel) {
+  for (size_t i = 0; i < last.size(); ++i)
+    ASSERT_EQ(last[i], value(numel - int64_t(last.size()) + int64_t(i))) << i;
 }
 
 int64_t peak_bytes() {
@@ -103,6 +112,19 @@ TEST(ExportMemory, DoesNotGrowWithTheModel) {
     make_folder(folder / "hf");
     write_hf_weights(folder / "hf", weights, params, tensors, {}, progress);
   });
+  std::vector<float> last(32);
+  const std::string embedding = "model.embed_tokens.weight";
+  for (const std::string& file : names_in(folder / "hf")) {
+    if (!file.ends_with(".safetensors")) continue;
+    const SafetensorsReader r(folder / ("hf/" + file));
+    const SafetensorsEntry* e = r.find(embedding);
+    if (!e) continue;
+    std::vector<uint16_t> bits(last.size());
+    r.read_slice(embedding, e->numel() - int64_t(bits.size()),
+                 make_tensor(bits.data(), DType::bf16, Device::cpu, {int64_t(bits.size())}));
+    decode(GgufType::bf16, bits.data(), int64_t(bits.size()), last.data());
+    expect_end(last, e->numel());
+  }
   remove_tree(folder / "hf");
   for (const GgufType type : {GgufType::bf16, GgufType::q8_0}) {
     measure(block_of(type).name, [&](const auto& progress) {
@@ -115,7 +137,11 @@ TEST(ExportMemory, DoesNotGrowWithTheModel) {
       write_gguf_tensors(out, weights, params, sources, progress);
       out.finish();
     });
-    GgufReader(folder / "x.gguf");  // of whole size
+    const GgufReader r(folder / "x.gguf");  // of whole size
+    const GgufTensor& t = r.tensors()[0];
+    ASSERT_EQ(t.name, "token_embd.weight");
+    r.read(t, t.numel() - int64_t(last.size()), int64_t(last.size()), last.data());
+    if (type == GgufType::bf16) expect_end(last, t.numel());
     remove_tree(folder / "x.gguf");
   }
 }
