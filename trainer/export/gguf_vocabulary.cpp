@@ -11,17 +11,18 @@ namespace {
 
 // Of patterns that llama.cpp cuts by the same rules. A name stands for more than a regex there:
 // whether words that are tokens are looked up before merging, and whether its detokenizer changes
-// spaces; where there is a choice, it is one that leaves text alone. o200k is not here: its gpt-4o
-// takes only a-z and A-Z for small and capital letters.
+// spaces; where there is a choice, it is one that leaves text alone. o200k and kimi are not here:
+// its gpt-4o takes only a-z and A-Z for small and capital letters, and its kimi-k2 cuts otherwise
+// where combining marks follow no letter, as in many emoji.
 struct PreTokenizerName {
   const char* pattern;
   const char* name;
   bool ignore_merges;
 };
 constexpr PreTokenizerName kNames[] = {
-    {"gpt2", "granite-docling", false}, {"qwen2", "qwen2", false},
-    {"cl100k", "llama-bpe", true},      {"cl100k", "dbrx", false},
-    {"kimi", "kimi-k2", false},         {"deepseek-v3", "deepseek-v3", false},
+    {"gpt2", "granite-docling", false},    {"qwen2", "qwen2", false},
+    {"cl100k", "llama-bpe", true},         {"cl100k", "dbrx", false},
+    {"deepseek-v3", "deepseek-v3", false},
 };
 
 // What merging a word's bytes by rank ends with is one token.
