@@ -75,7 +75,13 @@ Config load(const ConfigSource& c);  // an error has the exit code of one in a c
 void print_config(const ConfigSource& c);
 // The process's exit code (trainer/loop/exit_code.h). fresh: a folder that was used is refused.
 int train(const ConfigSource& c, bool fresh);
-void plan(const ConfigSource& c);
+struct PlanRun {
+  ConfigSource config;
+  int64_t ranks = 1;
+  std::string figures;                   // a file of configs/figures; empty: no times
+  std::vector<std::string> set_figures;  // "a.b=c" of it
+};
+void plan(const PlanRun& c);
 
 struct Sweep {
   ConfigSource sweep;

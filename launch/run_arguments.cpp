@@ -20,7 +20,8 @@ CLI::Validator count() {
 }
 
 void add_runs(CLI::App& app, int& status) {
-  static ConfigSource run, planned, shown;
+  static ConfigSource run, shown;
+  static PlanRun planned;
   CLI::App* t = app.add_subcommand("train", "pretraining; the same command resumes");
   add_config_options(*t, run);
   static bool fresh = false;
@@ -28,8 +29,16 @@ void add_runs(CLI::App& app, int& status) {
   t->footer(sluice::kExitCodes);
   t->callback([&status] { status = train(run, fresh); });
 
-  CLI::App* p = app.add_subcommand("plan", "the memory of a run by purpose, without a GPU");
-  add_config_options(*p, planned);
+  CLI::App* p = app.add_subcommand("plan", "a run's memory, wire and time, a rank; needs no GPU");
+  add_config_options(*p, planned.config);
+  p->add_option("--ranks", planned.ranks, "of the run, on the mesh of the section parallel")
+      ->check(count())
+      ->capture_default_str();
+  CLI::Option* figures = p->add_option("--figures", planned.figures,
+                                       "measured rates, for times: configs/figures/*.yaml");
+  p->add_option("--set-figure", planned.set_figures, "override one: inside.bytes_per_second=1e11")
+      ->allow_extra_args(false)
+      ->needs(figures);
   p->callback([] { plan(planned); });
 
   static Sweep swept;

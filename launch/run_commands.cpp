@@ -3,8 +3,8 @@
 
 #include "configs/schema.h"
 #include "launch/commands.h"
-#include "trainer/loop/memory.h"
 #include "trainer/loop/trainer.h"
+#include "trainer/plan/plan.h"
 
 namespace sluice::launch {
 
@@ -21,10 +21,13 @@ int train(const ConfigSource& c, bool fresh) {
   return int(trainer.run());
 }
 
-void plan(const ConfigSource& source) {
-  const Config c = load(source);
-  fmt::print("{}", to_string(with_code(ExitCode::data, [&] { return plan_memory(c); }),
-                             name(device_of(c.run.device))));
+void plan(const PlanRun& p) {
+  const Config c = load(p.config);
+  std::optional<Figures> figures;
+  if (!p.figures.empty())
+    figures = with_code(ExitCode::config, [&] { return load_figures(p.figures, p.set_figures); });
+  fmt::print("{}",
+             to_string(with_code(ExitCode::config, [&] { return plan_run(c, p.ranks, figures); })));
 }
 
 }  // namespace sluice::launch

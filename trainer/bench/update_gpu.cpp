@@ -5,10 +5,12 @@
 // L2. `share` is the time that a copy needs for the bytes that must move, over the time.
 #include <algorithm>
 #include <array>
+#include <string>
 #include <vector>
 
 #include "kernels/adamw/adamw.h"
 #include "kernels/cast/cast.h"
+#include "kernels/device/pinned.h"
 #include "kernels/grad_norm/grad_norm.h"
 #include "kernels/muon/muon.h"
 #include "trainer/bench/ops_gpu.h"
@@ -64,6 +66,41 @@ void all_shards(const Bench& b, const StepState* state) {
         [&] { grad_norm(b.ctx, {.grads = grads, .sum_of_squares = sum.view()}); });
 }
 
+// 67M elements whose states are of this type and lie in this memory; and how long copies of as many
+// bytes take, in and out at the same time by two streams.
+void states(const Bench& b, DType type, bool on_host, const StepState* state) {
+  const int64_t n = int64_t(1) << 26, bytes = n * size_of(type);
+  const Buffer p(DType::f32, {n}, Device::cuda), g(p.view()), c(DType::bf16, {n}, Device::cuda),
+      here(type, {2 * n}, Device::cuda);
+  const PinnedBuffer there(Device::cuda, on_host ? 2 * bytes : 1);
+  const auto part = [&](int64_t i) {
+    void* const at = on_host ? there.view().data : here.view().data;
+    return make_tensor(static_cast<char*>(at) + i * bytes, type, Device::cuda, {n});
+  };
+  const AdamW a{.param = p.view(),
+                .grad = g.view(),
+                .m = part(0),
+                .v = part(1),
+                .copy = c.view(),
+                .state = state,
+                .rounding = {.key = 1, .begin = 0}};
+  const double moved = double(n) * (14 + 4 * double(size_of(type)));
+  const std::string what =
+      std::string("adamw, 67M, states ") + name(type) + (on_host ? " on the host" : "");
+  b.row(what.c_str(), moved, 0, [&] { adamw(b.ctx, a); });
+  if (!on_host) return;
+  const Stream other;
+  const double ms = bench::median_ms(b.ctx.stream, [&] {
+    SLUICE_CUDA(cudaMemcpyAsync(here.view().data, there.view().data, size_t(2 * bytes),
+                                cudaMemcpyDefault, b.ctx.stream));
+    SLUICE_CUDA(cudaMemcpyAsync(there.view().data, here.view().data, size_t(2 * bytes),
+                                cudaMemcpyDefault, other.get()));
+    SLUICE_CUDA(cudaStreamSynchronize(other.get()));
+  });
+  std::printf("  copies of these states in and out at once %15.3f ms, %.1f GB/s each way\n", ms,
+              2 * double(bytes) / ms / 1e6);
+}
+
 // Five iterations, each a Gram matrix (2 s^2 l), its square (2 s^3) and a product with X (2 s^2 l);
 // the share is of the rate of a product of 8192^3.
 void matrices(const Bench& b, double gemm_rate, int64_t B, int64_t m, int64_t n,
@@ -93,6 +130,8 @@ void run() {
   const StepState* state = on_device.put(host);
   one_by_one(b, 32768 * 2048, state);
   all_shards(b, state);
+  for (const bool on_host : {false, true})
+    for (const DType type : {DType::f32, DType::bf16}) states(b, type, on_host, state);
   std::printf("product of 8192^3: %.0f TFLOP/s\n", gemm_rate / 1e12);
   for (const auto& [B, m, n] : std::initializer_list<std::array<int64_t, 3>>{{1, 2048, 2048},
                                                                              {3, 2048, 2048},

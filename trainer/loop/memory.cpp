@@ -6,6 +6,7 @@
 #include "data/tasks/task.h"
 #include "data/tokenizer/tokenizer.h"
 #include "trainer/loop/device.h"
+#include "trainer/loop/planned_groups.h"
 #include "trainer/loop/stages.h"
 #include "trainer/loop/validation.h"
 #include "trainer/parallel/sharded_store.h"
@@ -61,14 +62,17 @@ static PlannedShapes shapes_of(const Config& c) {
 }
 
 MemoryPlan plan_memory(const Config& config) {
+  return plan_memory(config, Mesh(mesh_shape(config.parallel, 1), 0));
+}
+
+MemoryPlan plan_memory(const Config& config, const Mesh& mesh) {
   Config c = config;
   if (!c.model.vocab_size) open_vocabulary(c);
   const Context ctx{.device = device_of(c.run.device)};
-  const Mesh mesh(mesh_shape(c.parallel, 1), 0);
   const std::unique_ptr<ParamStore> params = make_store(c.parallel, c.model, mesh, ctx.device);
   const Lm lm(c.model, *params);
   params->plan();
-  Optimizer optimizer(c.optim, *params);
+  Optimizer optimizer(c.optim, *params, planned_groups(*params, mesh, ctx.device));
   const StepStats stats(*params);
   StepRunner runner(ctx, *params, lm, recompute_of(c.train.recompute), c.train.z_loss);
   return plan_memory(ctx, *params, stats, runner, optimizer, shapes_of(c));

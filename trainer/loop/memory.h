@@ -41,6 +41,7 @@ MemoryPlan plan_memory(const Context& ctx, const ParamStore& params, const StepS
 // The same from a config: what Trainer would take. Reads what says how many documents a row may
 // have and how many words there are; without data.train and data.task, a row is one document.
 MemoryPlan plan_memory(const Config& config);
+MemoryPlan plan_memory(const Config& config, const Mesh& mesh);  // of one rank of several
 
 // A line a purpose. `device` in words.
 std::string to_string(const MemoryPlan& plan, const std::string& device);
