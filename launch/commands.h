@@ -74,7 +74,8 @@ void batches(const Batches& c);
 Config load(const ConfigSource& c);  // an error has the exit code of one in a config
 void print_config(const ConfigSource& c);
 // The process's exit code (trainer/loop/exit_code.h). fresh: a folder that was used is refused.
-int train(const ConfigSource& c, bool fresh);
+// profile: a file for a trace of some steps; empty: none.
+int train(const ConfigSource& c, bool fresh, const std::string& profile);
 struct PlanRun {
   ConfigSource config;
   int64_t ranks = 1;

@@ -26,8 +26,10 @@ void add_runs(CLI::App& app, int& status) {
   add_config_options(*t, run);
   static bool fresh = false;
   t->add_flag("--fresh", fresh, "a new run: refuse a folder that a run has used");
+  static std::string profile;
+  t->add_option("--profile", profile, "a time line of two steps for Perfetto: ops, phases, ranks");
   t->footer(sluice::kExitCodes);
-  t->callback([&status] { status = train(run, fresh); });
+  t->callback([&status] { status = train(run, fresh, profile); });
 
   CLI::App* p = app.add_subcommand("plan", "a run's memory, wire and time, a rank; needs no GPU");
   add_config_options(*p, planned.config);

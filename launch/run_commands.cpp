@@ -16,8 +16,9 @@ void print_config(const ConfigSource& c) {
   fmt::print("{}", config::print(load(c)));
 }
 
-int train(const ConfigSource& c, bool fresh) {
+int train(const ConfigSource& c, bool fresh, const std::string& profile) {
   Trainer trainer(load(c), fresh ? Trainer::Folder::fresh : Trainer::Folder::any);
+  if (!profile.empty()) trainer.profile({.file = profile});
   return int(trainer.run());
 }
 

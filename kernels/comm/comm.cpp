@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "kernels/base/profile_range.h"
+#include "kernels/base/trace.h"
 #include "kernels/comm/rank_order.h"
 
 namespace sluice {
@@ -96,6 +97,8 @@ int64_t bytes_sent(const CommCall& call, int rank, int64_t N) {
 
 void Comm::run(const CommCall& call) {
   const ProfileRange range(sluice::name(call.op));
+  const TraceScope scope(Trace::on() ? cat(sluice::name(call.op), " ", call.use.what) : "",
+                         TraceRow::collectives);
   ledger_->add(name_, call.op, call.use.what, bytes_sent(call, rank(), size()));
   execute(call);
 }

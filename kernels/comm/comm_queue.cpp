@@ -7,6 +7,8 @@
 #include <mutex>
 #include <thread>
 
+#include "kernels/base/trace.h"
+
 namespace sluice {
 
 struct CommQueue::State {
@@ -54,7 +56,10 @@ struct CommQueue::State {
 };
 
 CommQueue::CommQueue(Comm& comm) : state_(std::make_unique<State>(comm)) {
-  state_->thread = std::jthread([s = state_.get()] { s->loop(); });
+  state_->thread = std::jthread([s = state_.get(), rank = Trace::rank()] {
+    Trace::set_rank(rank);
+    s->loop();
+  });
 }
 
 CommQueue::~CommQueue() {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/add/add.h"
+#include "kernels/base/trace.h"
 #include "kernels/tensor/fill.h"
 #include "model/autograd/op_times.h"
 
@@ -99,6 +100,7 @@ void Tape::run_waiting(int id) {
   for (const auto& [op, use] : slot.waiting) {
     use(slot.value);
     if (times_) times_->backward_done(op);
+    if (Trace::on()) Trace::op_done(cat(op, " backward"));
   }
   slot.waiting.clear();
   slot.value.release();
@@ -109,6 +111,7 @@ void Tape::record(const char* name, const Var& output, std::function<void()> bac
   const std::string label = block_.empty() ? name : block_ + ": " + name;
   if (nonfinite_) look_at(output.value, label + ": output");
   if (times_) times_->forward_done(name);
+  if (Trace::on()) Trace::op_done(name);
   if (!recording_) return;
   steps_.push_back({label, name, output.id, std::move(backward)});
   if (!selective_ || !again) return;
@@ -212,6 +215,7 @@ std::vector<Var> Tape::block(const std::string& name, std::vector<int> groups, R
   std::vector<Var> outputs;
   {
     const ProfileRange range(name.c_str());
+    const TraceScope scope(name, TraceRow::blocks);
     outputs = body();
   }
   release(groups, Pass::forward);
@@ -280,6 +284,7 @@ void Tape::run_back_to(size_t steps) {
     op_ = step.op;
     step.backward();
     if (times_) times_->backward_done(step.op);
+    if (Trace::on()) Trace::op_done(cat(step.op, " backward"));
     if (step.output >= 0) run_waiting(step.output);
     if (nonfinite_ && step.output >= 0)
       for (const int id : touched_)

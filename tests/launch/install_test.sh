@@ -2,6 +2,7 @@
 # tests/launch/install_test.sh BUILD -- `cmake --install` into a prefix that is then moved: the program runs there, finds its
 # libraries without the build folder, and its configs and scripts are beside it.
 set -uo pipefail
+shopt -s nullglob  # scripts for clusters may be none
 build=$1
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT

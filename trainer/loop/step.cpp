@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernels/base/trace.h"
 #include "kernels/step_control/step_control.h"
 #include "kernels/tensor/float_dispatch.h"
 
@@ -67,6 +68,7 @@ void StepRunner::run(const Context& ctx, const BatchInputs::View& batch, Tape::M
   Var loss;
   {
     const ProfileRange range("forward");
+    const TraceScope scope("forward", TraceRow::phases);
     loss = lm_.loss(tape,
                     {.tokens = batch.tokens,
                      .targets = batch.targets,
@@ -81,6 +83,7 @@ void StepRunner::run(const Context& ctx, const BatchInputs::View& batch, Tape::M
                     recompute);
   }
   const ProfileRange range("backward");
+  const TraceScope scope("backward", TraceRow::phases);
   if (mode == Tape::Mode::train) tape.backward(loss);
 }
 

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/base/trace.h"
 #include "kernels/step_control/step_control.h"
 #include "optim/expert_bias.h"
 #include "optim/qk_clip.h"
@@ -36,6 +37,7 @@ void Trainer::forward_backward() {
 // of it a step late; only a rule that needs the host waits for it.
 void Trainer::update() {
   const ProfileRange range("update");
+  const TraceScope scope("update", TraceRow::phases);
   const bool waits = ctx_.device == Device::cpu || config_.train.spike.skip;
   Outcome outcome{.step = step_, .data_wait_ms = data_wait_ms_};
   const auto complete = [&] {

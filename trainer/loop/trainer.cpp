@@ -41,6 +41,7 @@ Trainer::Trainer(const Config& config, Folder folder, Comm* world)
                 speaks() ? Progress::Voice::loud : Progress::Voice::silent),
       schedule_(schedule_parts(config)),
       spikes_(config.train.spike) {
+  Trace::set_rank(world_.rank());
   check_same_run();
   if (folder == Folder::fresh && speaks()) refuse_used_folder();
   with_code(ExitCode::data, [&] { open_data(); });
@@ -84,10 +85,11 @@ ExitCode Trainer::run() {
     return step_ % every == 0 || step_ == config_.train.steps;
   };
   const CheckpointConfig& c = config_.checkpoint;
-  first_step_ = step_;
+  first_step_ = started_at_ = step_;
   started_ = monotonic_seconds();
   while (step_ < config_.train.steps) {
     if (const int signal = stop_signal()) return stop_for(signal);
+    note_profile();
     enter_part();
     forward_backward();
     // Of the step before, while the GPU works on this one, whose update may still be left out.
@@ -106,11 +108,16 @@ ExitCode Trainer::run() {
     if (saves) save(Wait::no);
     report_saves(Wait::no);
   }
+  note_profile();
   report_saves(Wait::yes);
   metrics_->note("done", step_, {});
   for (const auto& [key, value] : last_valid_)
     progress_.note(fmt::format("final {} {:.4f}", key, value));
   return ExitCode::done;
+}
+
+void Trainer::note_profile() {
+  if (profile_ && profile_->at(step_ - started_at_)) progress_.note("profile  is written");
 }
 
 Trainer::OpenPart& Trainer::part_of(int64_t step) {

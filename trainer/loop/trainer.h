@@ -14,6 +14,7 @@
 #include "trainer/loop/device.h"
 #include "trainer/loop/exit_code.h"
 #include "trainer/loop/memory.h"
+#include "trainer/loop/profile.h"
 #include "trainer/loop/signals.h"
 #include "trainer/loop/spikes.h"
 #include "trainer/loop/stages.h"
@@ -35,6 +36,7 @@ class Trainer {
   // `world` are the ranks of the run, which all do the same with the same config; null: one rank.
   explicit Trainer(const Config& config, Folder folder = Folder::any, Comm* world = nullptr);
 
+  void profile(const ProfileRequest& request) { profile_.emplace(request, world_, ctx_.device); }
   ExitCode run();  // to train.steps, or until a signal or train.nonfinite stops it
 
   // For tests that look into a run, or put a fault in it: one step, done and reported.
@@ -101,6 +103,7 @@ class Trainer {
   void sum_on_host(const Tensor& t, const char* what);  // [n] f64
   std::string first_of_ranks(const NonfiniteFinding& mine);
   int stop_signal() const;
+  void note_profile();
   void validate();
   void report_layers();
   ExitCode stop_for(int signal);
@@ -131,8 +134,9 @@ class Trainer {
   std::unique_ptr<CheckpointWriter> saves_;  // after what it reads
   std::unique_ptr<StepResults> results_;
   DeviceState state_{ctx_.device};
-  std::optional<Outcome> pending_;  // the step that is queued and not yet settled
-  Graph change_;                    // what changes the model, captured when it ran once
+  std::optional<StepProfile> profile_;  // of this start
+  std::optional<Outcome> pending_;      // the step that is queued and not yet settled
+  Graph change_;                        // what changes the model, captured when it ran once
   bool changed_before_ = false;
   bool graphs_ = ctx_.device == Device::cuda && alone();
   double data_wait_ms_ = 0;  // of the step's micro-batches
@@ -141,6 +145,7 @@ class Trainer {
   int64_t updates_ = 0;          // of them, those that changed the model: Adam's step
   int64_t nonfinite_ = 0;        // steps in a row, until now
   std::string nonfinite_where_;  // the first bad number of the last such step
+  int64_t started_at_ = 0;       // done when run() began
   int64_t first_step_ = 0;       // done when the rate's clock started
   int64_t saved_step_ = -1;      // of the newest checkpoint that is complete
   int64_t failed_saves_ = 0;     // since then
