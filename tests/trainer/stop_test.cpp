@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/support/tiny_run.h"
@@ -114,11 +115,26 @@ TEST_F(Stop, ASecondInterruptEndsAtOnceAndBreaksNothing) {
   for (const std::string& d : compare_runs(straight.run.dir, c.run.dir)) ADD_FAILURE() << d;
 }
 
+// Signals that wait are delivered by their numbers, not in the order in which they were sent.
+void wait_for_delivery(pid_t child) {
+  for (;;) {
+    std::ifstream status("/proc/" + std::to_string(child) + "/status");
+    std::string line;
+    while (std::getline(status, line) && line.rfind("ShdPnd:", 0) != 0) {
+    }
+    if (line.find_first_of("123456789abcdef", std::strlen("ShdPnd:")) == std::string::npos) return;
+    usleep(1000);
+  }
+}
+
 TEST_F(Stop, MoreTermSignalsDoNotLoseTheSave) {
   const Config c = long_run("run");
   const int status = run_child(c, [&](pid_t child) {
     wait_for_step(c, 7);
-    for (const int s : {SIGUSR1, SIGTERM, SIGTERM, SIGINT}) kill(child, s);
+    for (const int s : {SIGUSR1, SIGTERM, SIGTERM, SIGINT}) {
+      kill(child, s);
+      wait_for_delivery(child);
+    }
   });
   ASSERT_TRUE(WIFEXITED(status)) << status;
   EXPECT_EQ(WEXITSTATUS(status), 75);
