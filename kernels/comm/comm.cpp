@@ -5,14 +5,14 @@
 
 #include "kernels/base/profile_range.h"
 #include "kernels/base/trace.h"
+#include "kernels/comm/comm_staging.h"
 #include "kernels/comm/rank_order.h"
 
 namespace sluice {
 namespace {
 
 void check_place(const Tensor& t, const char* op, const char* label) {
-  SLUICE_CHECK(t && t.device == Device::cpu && t.dense(), op, ": ", label, " is ", to_string(t),
-               ", expected a dense tensor on cpu");
+  SLUICE_CHECK(t && t.dense(), op, ": ", label, " is ", to_string(t), ", expected a dense tensor");
 }
 
 void check_number(const Tensor& t, const char* op) {
@@ -99,9 +99,22 @@ void Comm::run(const CommCall& call) {
   const ProfileRange range(sluice::name(call.op));
   const TraceScope scope(Trace::on() ? cat(sluice::name(call.op), " ", call.use.what) : "",
                          TraceRow::collectives);
-  ledger_->add(name_, call.op, call.use.what, bytes_sent(call, rank(), size()));
-  execute(call);
+  const CommLedger::Entry entry(*ledger_, *this, call);
+  place_and_execute(call);
 }
+
+void Comm::place_and_execute(const CommCall& call) {
+  if (!call.in || call.in.device == place()) return execute(call);
+  if (!staging_) staging_ = std::make_unique<CommStaging>(place());
+  staging_->run(call, [this](const CommCall& staged) { execute(staged); });
+}
+
+Comm::Comm(std::string name, std::shared_ptr<CommLedger> ledger, int size)
+    : name_(std::move(name)), ledger_(std::move(ledger)), world_ranks_(static_cast<size_t>(size)) {
+  std::iota(world_ranks_.begin(), world_ranks_.end(), 0);
+}
+
+Comm::~Comm() = default;
 
 void Comm::barrier(const CommUse& use) {
   run({.op = CommOp::barrier, .use = use});
@@ -154,8 +167,17 @@ void Comm::all_to_all_v(const Tensor& send, const CommParts& send_parts, const T
 std::unique_ptr<Comm> Comm::split(int color, int key, const CommUse& use) {
   const CommCall call = {.op = CommOp::split, .color = color, .key = key, .use = use};
   SLUICE_CHECK(color >= 0, "split with color ", color);
-  ledger_->add(name_, call.op, use.what, 0);
-  return execute_split(call);
+  const CommLedger::Entry entry(*ledger_, *this, call);
+  std::unique_ptr<Comm> part = execute_split(call);
+  std::vector<int32_t> ranks(static_cast<size_t>(part->size()));
+  int32_t mine = world_ranks_[size_t(rank())];
+  part->place_and_execute(
+      {.op = CommOp::all_gather,
+       .in = make_tensor(&mine, DType::i32, Device::cpu, {1}),
+       .out = make_tensor(ranks.data(), DType::i32, Device::cpu, {part->size()}),
+       .use = {.what = "ranks of a group"}});
+  part->world_ranks_.assign(ranks.begin(), ranks.end());
+  return part;
 }
 
 void NullComm::execute(const CommCall& call) {

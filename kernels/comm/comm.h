@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/comm/comm_ledger.h"
 #include "kernels/tensor/tensor.h"
@@ -19,6 +20,8 @@
 struct CUstream_st;
 
 namespace sluice {
+
+class CommStaging;
 
 // What a call is for, and where its device tensors are used.
 struct CommUse {
@@ -56,10 +59,11 @@ int64_t bytes_sent(const CommCall& call, int rank, int64_t N);
 // One rank's end of a group of ranks; used by one thread at a time. Tensors are dense; shapes are
 // free, numbers of elements count: n = local.numel(), N = size(). A call on host tensors returns
 // when this rank's part is done and its tensors may be reused; one on device tensors is done when
-// the stream has passed it.
+// the stream has passed it. A back end that cannot reach the tensors where they are gets copies
+// (CommStaging), and then the host waits.
 class Comm {
  public:
-  virtual ~Comm() = default;
+  virtual ~Comm();
   Comm(const Comm&) = delete;
   Comm& operator=(const Comm&) = delete;
 
@@ -91,22 +95,27 @@ class Comm {
   std::unique_ptr<Comm> split(int color, int key, const CommUse& use = {});
 
   const std::string& name() const { return name_; }
+  const std::vector<int>& world_ranks() const { return world_ranks_; }  // [N]
   // Of this rank, with all groups split off: calls and bytes by group, op and name.
   CommLedger& ledger() const { return *ledger_; }
 
  protected:
-  Comm(std::string name, std::shared_ptr<CommLedger> ledger)
-      : name_(std::move(name)), ledger_(std::move(ledger)) {}
+  Comm(std::string name, std::shared_ptr<CommLedger> ledger, int size);
   const std::shared_ptr<CommLedger>& shared_ledger() const { return ledger_; }
 
  private:
   void run(const CommCall& call);
+  void place_and_execute(const CommCall& call);
+  // Where execute() takes tensors.
+  virtual Device place() const { return Device::cpu; }
   // `call` keeps the contract above; what other ranks call is not known yet.
   virtual void execute(const CommCall& call) = 0;
   virtual std::unique_ptr<Comm> execute_split(const CommCall& call) = 0;
 
   const std::string name_;
   const std::shared_ptr<CommLedger> ledger_;
+  std::vector<int> world_ranks_;
+  std::unique_ptr<CommStaging> staging_;
 };
 
 // A group of one rank: copies.
@@ -120,7 +129,7 @@ class NullComm final : public Comm {
 
  private:
   NullComm(std::string name, std::shared_ptr<CommLedger> ledger)
-      : Comm(std::move(name), std::move(ledger)) {}
+      : Comm(std::move(name), std::move(ledger), 1) {}
   void execute(const CommCall& call) override;
   std::unique_ptr<Comm> execute_split(const CommCall& call) override;
 };

@@ -10,6 +10,10 @@
 
 namespace sluice {
 
+// A thread runs them; if the back end queues on streams (Comm::queues_on_stream) and tensors are on
+// a GPU, a stream does, the host waits for nothing, and graphs may capture it if what is submitted
+// inside is waited for inside.
+//
 // Submit the same work in the same order on all ranks. While it runs, the communicator and others
 // that the work uses are the queue's: the caller's own collectives go through another one (a split
 // of the same ranks).
@@ -17,9 +21,9 @@ class CommQueue {
  public:
   using Ticket = int64_t;
 
-  // `comm` is what the work uses; it is aborted if an exception takes the queue down while others
-  // may wait for its work.
-  explicit CommQueue(Comm& comm);
+  // `comm` is what the work uses, on tensors of `device`; it is aborted if an exception takes the
+  // queue down while others may wait for its work.
+  explicit CommQueue(Comm& comm, Device device = Device::cpu);
   ~CommQueue();  // does what was submitted
   CommQueue(const CommQueue&) = delete;
   CommQueue& operator=(const CommQueue&) = delete;

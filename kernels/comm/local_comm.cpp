@@ -79,7 +79,7 @@ class LocalComm final : public Comm {
  public:
   LocalComm(LocalGroup::World& world, std::shared_ptr<LocalMembers> group, int rank,
             std::string name, std::shared_ptr<CommLedger> ledger)
-      : Comm(std::move(name), std::move(ledger)),
+      : Comm(std::move(name), std::move(ledger), group->size()),
         world_(world),
         group_(std::move(group)),
         rank_(rank) {}

@@ -47,6 +47,23 @@ void Event::wait() const {
   if (event_) SLUICE_CUDA(cudaEventSynchronize(event_.get()));
 }
 
+void Event::precede(const Context& ctx) const {
+  if (event_) SLUICE_CUDA(cudaStreamWaitEvent(ctx.stream, event_.get()));
+}
+
+int current_gpu() {
+  int device = 0;
+  SLUICE_CUDA(cudaGetDevice(&device));
+  return device;
+}
+void use_gpu(int index) {
+  SLUICE_CUDA(cudaSetDevice(index));
+}
+int gpu_count() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
 int64_t free_device_bytes() {
   size_t free = 0, total = 0;
   SLUICE_CUDA(cudaMemGetInfo(&free, &total));
@@ -90,6 +107,16 @@ Event::Event(Device device) {
 void Event::Destroy::operator()(CUevent_st*) const {}
 void Event::record(const Context&) {}
 void Event::wait() const {}
+void Event::precede(const Context&) const {}
+int current_gpu() {
+  return 0;
+}
+void use_gpu(int) {
+  SLUICE_CHECK(false, "this build has no CUDA");
+}
+int gpu_count() {
+  return 0;
+}
 int64_t free_device_bytes() {
   return 0;
 }

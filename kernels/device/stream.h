@@ -32,6 +32,8 @@ class Event {
   explicit Event(Device device);
   void record(const Context& ctx);
   void wait() const;
+  // What is queued on the context's stream from now on comes after the point; the host goes on.
+  void precede(const Context& ctx) const;
 
  private:
   struct Destroy {
@@ -39,6 +41,11 @@ class Event {
   };
   std::unique_ptr<CUevent_st, Destroy> event_;
 };
+
+// The GPU that the calling thread uses; 0 without CUDA.
+int current_gpu();
+void use_gpu(int index);
+int gpu_count();
 
 int64_t free_device_bytes();  // that could be allocated now
 
