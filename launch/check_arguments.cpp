@@ -1,9 +1,14 @@
-// launch/check_arguments.cpp -- sluice gradcheck, inspect, compare, report.
+// launch/check_arguments.cpp -- sluice doctor, gradcheck, inspect, compare, report.
 #include "launch/arguments.h"
 
 namespace sluice::launch {
 
 void add_checks(CLI::App& app, int& status) {
+  static ConfigSource patient;
+  CLI::App* d = app.add_subcommand("doctor", "what may be in the way of a run, on all its ranks");
+  add_config_options(*d, patient);
+  d->callback([&status] { status = doctor(patient) ? 0 : 1; });
+
   static std::string config;
   CLI::App* g = app.add_subcommand("gradcheck", "backward against finite differences, f64");
   g->add_option("config", config, "a model of yours; without one, small models of every kind");

@@ -1,4 +1,4 @@
-// launch/check_commands.cpp -- gradcheck, inspect and compare.
+// launch/check_commands.cpp -- doctor, gradcheck, inspect and compare.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -7,7 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "configs/schema.h"
+#include "kernels/comm/world.h"
 #include "launch/commands.h"
+#include "trainer/doctor/doctor.h"
 #include "trainer/gradcheck/gradcheck.h"
 #include "trainer/loop/compare.h"
 #include "trainer/loop/config.h"
@@ -57,6 +59,14 @@ void gradcheck(const std::string& config_file) {
   }
   fmt::print("worst of all: {:.2e}\n", w);
   SLUICE_CHECK(w < 1e-6, "the worst error is ", w, ", expected below 1e-6");
+}
+
+bool doctor(const ConfigSource& c) {
+  const Config config = load(c);
+  World world(rank_environment(), {});
+  const Diagnosis d = diagnose(config, world.comm());
+  if (world.comm().rank() == 0) fmt::print("{}{}\n{}", version(), world.text(), d.text);
+  return d.healthy;
 }
 
 bool inspect(const Inspect& c) {

@@ -83,6 +83,7 @@ struct PlanRun {
   std::vector<std::string> set_figures;  // "a.b=c" of it
 };
 void plan(const PlanRun& c);
+bool doctor(const ConfigSource& c);  // false: something is in the way
 
 struct Sweep {
   ConfigSource sweep;

@@ -21,8 +21,8 @@ expect() {
   fi
 }
 
-for script in quickstart setup test build; do
-  bash -n launch/$script.sh || failed=1
+for script in launch/{quickstart,setup,test,build,preflight}.sh launch/slurm/train.sbatch tests/launch/{private_slurm,slurm_test}.sh; do
+  bash -n $script || failed=1
 done
 expect "help" 0 "quickstart.sh [--text FILE]" launch/quickstart.sh --help
 expect "unknown argument" 2 "quickstart: unknown argument --texts" launch/quickstart.sh --texts x
@@ -32,6 +32,10 @@ expect "a folder" 2 "quickstart: cannot read the file /" launch/quickstart.sh --
 (cd / && expect "help from elsewhere" 0 "Installs the packages" "$OLDPWD/launch/quickstart.sh" -h; exit $failed) || failed=1
 expect "test.sh" 2 "usage: test.sh [--sanitize | --tsan | --portable]" launch/test.sh --asan
 expect "build.sh" 1 "usage: build.sh DIR" launch/build.sh
+expect "preflight.sh" 2 "usage: preflight.sh RANKS|slurm CONFIG" launch/preflight.sh 4
+expect "preflight.sh without a program" 2 "preflight: no program /nowhere" env SLUICE=/nowhere launch/preflight.sh 4 c.yaml
+expect "train.sbatch without a config" 2 "usage: sbatch [OPTIONS] train.sbatch CONFIG" env SLURM_SUBMIT_DIR=. launch/slurm/train.sbatch
+expect "train.sbatch without a program" 2 "train.sbatch: no program /nowhere" env SLURM_SUBMIT_DIR=. SLUICE=/nowhere launch/slurm/train.sbatch c.yaml
 expect "setup.sh" 2 "usage: setup.sh" launch/setup.sh --all
 
 # A machine that lacks two packages until apt-get has run.
