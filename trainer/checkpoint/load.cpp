@@ -92,7 +92,8 @@ std::vector<std::string> find_problems(const CheckpointRef& ref, Verify verify, 
 static std::vector<std::string> find_problems(const CheckpointRef& ref, Verify verify,
                                               Comm* ranks) {
   if (!ranks) return find_problems(ref, verify);
-  const json mine = find_problems(ref, verify, ranks->rank(), ranks->size());
+  json mine;
+  on_threads(*ranks, [&] { mine = find_problems(ref, verify, ranks->rank(), ranks->size()); });
   std::vector<std::string> problems;
   for (const std::string& text : gather_texts(*ranks, mine.dump()))
     for (const std::string p : json::parse(text))
@@ -104,16 +105,11 @@ static std::vector<std::string> find_problems(const CheckpointRef& ref, Verify v
 static std::vector<CheckpointRef> list_checkpoints(const std::string& run_dir, Comm* ranks) {
   if (!ranks) return list_checkpoints(run_dir);
   json list = json::array();
-  std::string error;
-  try {
-    if (ranks->rank() == 0)
-      for (const CheckpointRef& ref : list_checkpoints(run_dir))
-        list.push_back({ref.folder, ref.step});
-  } catch (const Error& e) {
-    error = e.what();
-  }
-  error = errors_of_ranks(*ranks, error);
-  if (!error.empty()) throw Error(error);
+  on_all_ranks(*ranks, [&] {
+    if (ranks->rank() > 0) return;
+    for (const CheckpointRef& ref : list_checkpoints(run_dir))
+      list.push_back({ref.folder, ref.step});
+  });
   std::vector<CheckpointRef> refs;
   for (const json& r : json::parse(broadcast_text(*ranks, list.dump())))
     refs.push_back({r[0], r[1]});

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 
 #include "model/export/posix_file.h"
 #include "trainer/checkpoint/folder.h"
@@ -17,7 +18,8 @@ namespace {
 std::string this_process() {
   std::array<char, 256> host{};
   if (::gethostname(host.data(), host.size() - 1) != 0) host = {"unknown host"};
-  return cat("pid ", ::getpid(), " on ", host.data());
+  const char* const job = std::getenv("SLURM_JOB_ID");
+  return cat("pid ", ::getpid(), " on ", host.data(), job ? cat(", Slurm job ", job) : "");
 }
 
 // What the holder wrote. It may not have yet: then the text of an earlier one, or none.

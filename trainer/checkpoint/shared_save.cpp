@@ -87,21 +87,22 @@ SharedSave::SharedSave(Comm& comm, const std::string& run_dir, const Retention& 
   const Buffer bytes(DType::i64, {1});
   for (const auto* list : {weights, optimizer})
     for (const NamedTensor& n : *list) *bytes.view().as<int64_t>() += n.t.bytes();
-  comm.all_reduce_sum(bytes.view());
+  comm.all_reduce_sum(bytes.view(), {.what = "bytes of a checkpoint"});
   bytes_ = *bytes.view().as<int64_t>();
 }
 
 std::string SharedSave::open(const CheckpointMeta& meta) {
   manifest_.meta = meta;
   folder_ = save_folder(run_dir_, meta.step);
-  std::string error;
   try {
-    check_save(meta, retention_);
-    if (comm_.rank() == 0) open_save(run_dir_, meta.step);
+    on_all_ranks(comm_, [&] {
+      check_save(meta, retention_);
+      if (comm_.rank() == 0) open_save(run_dir_, meta.step);
+    });
   } catch (const Error& e) {
-    error = e.what();
+    return e.what();
   }
-  return errors_of_ranks(comm_, error);
+  return "";
 }
 
 void SharedSave::write(const std::vector<NamedTensor>& weights,
@@ -137,7 +138,7 @@ std::string SharedSave::gather(const std::string& error) {
   if (longest_ == 0) return "";
   const Buffer mine(DType::i64, {longest_}), results(DType::i64, {comm_.size() * longest_});
   std::copy(mine_.begin(), mine_.end(), mine.view().as<int64_t>());
-  comm_.all_gather(mine.view(), results.view());
+  comm_.all_gather(mine.view(), results.view(), {.what = "checksums of a checkpoint"});
   for (int r = 0; r < comm_.size(); ++r) fill(results.view().as<int64_t>() + r * longest_, r);
   return "";
 }

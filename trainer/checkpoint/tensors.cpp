@@ -47,11 +47,11 @@ std::vector<SafetensorsEntry> whole_tensors(const Manifest& m, Part part) {
 }
 
 // Holes, overlaps, and what is beyond the end.
-void check_cover(const SafetensorsEntry& e, const std::vector<Piece>& pieces,
+void check_cover(const SafetensorsEntry& e, const std::vector<SavedPiece>& pieces,
                  std::vector<std::string>* problems) {
   const std::string what = cat("tensor '", e.name, "', ", to_string(e), ": elements ");
   int64_t at = 0;
-  for (const Piece& p : pieces) {
+  for (const SavedPiece& p : pieces) {
     if (p.begin > at) problems->push_back(cat(what, at, " to ", p.begin, " are in no file"));
     if (p.begin < at)
       problems->push_back(cat(p.file, ": ", what, p.begin, " to ", std::min(at, p.end),
@@ -72,13 +72,13 @@ SafetensorsEntry entry_of(const NamedTensor& n) {
   return e;
 }
 
-Pieces pieces_of(const Manifest& m, Part part, std::vector<std::string>* problems) {
+SavedPieces pieces_of(const Manifest& m, Part part, std::vector<std::string>* problems) {
   const std::vector<SafetensorsEntry> whole = whole_tensors(m, part);
   std::map<std::string, const SafetensorsEntry*> known;
   for (const SafetensorsEntry& e : whole)
     if (!known.emplace(e.name, &e).second)
       problems->push_back(cat("tensor '", e.name, "' is there twice"));
-  Pieces all;
+  SavedPieces all;
   for (const auto& [file, f] : m.files) {
     if (!is_of(file, part)) continue;
     for (const auto& [name, t] : f.tensors) {
@@ -96,9 +96,9 @@ Pieces pieces_of(const Manifest& m, Part part, std::vector<std::string>* problem
     }
   }
   for (const SafetensorsEntry& e : whole) {
-    std::vector<Piece>& list = all[e.name];
+    std::vector<SavedPiece>& list = all[e.name];
     std::stable_sort(list.begin(), list.end(),
-                     [](const Piece& a, const Piece& b) { return a.begin < b.begin; });
+                     [](const SavedPiece& a, const SavedPiece& b) { return a.begin < b.begin; });
     check_cover(e, list, problems);
   }
   return all;
@@ -150,7 +150,7 @@ void CheckpointTensors::read(const std::string& name, int64_t first, const Tenso
   const auto pieces = pieces_.find(name);
   SLUICE_CHECK(pieces != pieces_.end(), path_, ": tensor '", name, "' is not in the manifest");
   const Tensor flat = out.reshape({out.numel()});
-  for (const Piece& p : pieces->second) {
+  for (const SavedPiece& p : pieces->second) {
     const int64_t from = std::max(first, p.begin), to = std::min(last, p.end);
     if (from >= to) continue;
     const Tensor part = flat.rows(from - first, to - from);
@@ -167,7 +167,7 @@ std::optional<uint32_t> CheckpointTensors::crc32(const std::string& name) const 
   const auto pieces = pieces_.find(name);
   if (pieces == pieces_.end()) return std::nullopt;
   uint32_t crc = 0;
-  for (const Piece& p : pieces->second)
+  for (const SavedPiece& p : pieces->second)
     crc = uint32_t(::crc32_combine(crc, p.crc32, (p.end - p.begin) * size_of(at(name).dtype)));
   return crc;
 }

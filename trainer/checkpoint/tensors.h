@@ -16,16 +16,16 @@ namespace sluice {
 SafetensorsEntry entry_of(const NamedTensor& n);  // the whole tensor
 
 // Consecutive elements of a tensor that lie in one file.
-struct Piece {
+struct SavedPiece {
   std::string file;
   int64_t begin = 0, end = 0;
   uint32_t crc32 = 0;
 };
-using Pieces = std::map<std::string, std::vector<Piece>>;  // of each tensor, in order
+using SavedPieces = std::map<std::string, std::vector<SavedPiece>>;  // of each tensor, in order
 
 // By the manifest alone. Every element of every tensor must be in exactly one file: what is wrong
 // goes to `problems`, "weights-00001-of-00004.safetensors: tensor 'x', f32 [3, 5]: ...".
-Pieces pieces_of(const Manifest& manifest, Part part, std::vector<std::string>* problems);
+SavedPieces pieces_of(const Manifest& manifest, Part part, std::vector<std::string>* problems);
 
 // Throws if the manifest is broken; that of the files has been looked at when the checkpoint was
 // found. Files are opened as they are needed.
@@ -51,7 +51,7 @@ class CheckpointTensors final : public TensorSource {
   std::string folder_, path_;
   std::vector<SafetensorsEntry> entries_;
   std::map<std::string, size_t> index_;  // name -> entries_
-  Pieces pieces_;
+  SavedPieces pieces_;
   mutable std::mutex mutex_;
   mutable std::map<std::string, std::shared_ptr<const SafetensorsReader>> open_;
 };

@@ -49,20 +49,11 @@ int64_t tensor_bytes(const std::vector<NamedTensor>& tensors) {
   return bytes;
 }
 
-// Every rank writes: it may be another machine's mount.
-void probe(const std::string& folder, Comm* ranks) {
-  std::string error;
-  try {
-    make_folder(folder);
-    const std::string name = folder + "/.tmp-probe-" + std::to_string(ranks ? ranks->rank() : 0);
-    replace_text(name, "can this folder be written to?\n");
-    remove_tree(name);
-  } catch (const Error& e) {
-    if (!ranks) throw;
-    error = e.what();
-  }
-  if (ranks) error = errors_of_ranks(*ranks, error);
-  if (!error.empty()) throw Error(error);
+void probe(const std::string& folder, int rank) {
+  make_folder(folder);
+  const std::string name = folder + "/.tmp-probe-" + std::to_string(rank);
+  replace_text(name, "can this folder be written to?\n");
+  remove_tree(name);
 }
 
 }  // namespace
@@ -75,11 +66,15 @@ CheckpointWriter::CheckpointWriter(const std::string& run_dir, const Retention& 
       mode_(mode),
       weights_(std::move(weights)),
       optimizer_(std::move(optimizer)) {
+  const std::string folder = checkpoints_folder(run_dir);
   if (ranks && ranks->size() > 1) {
     ranks_ = ranks;
     shared_ = std::make_unique<SharedSave>(*ranks, run_dir, retention, &weights_, &optimizer_);
+    // Every rank writes: it may be another machine's mount.
+    on_all_ranks(*ranks, [&] { probe(folder, ranks->rank()); });
+  } else {
+    probe(folder, 0);
   }
-  probe(checkpoints_folder(run_dir), ranks_);
   if (direct()) return;
   snapshot_ = Buffer(DType::u8, {padded_bytes(weights_) + padded_bytes(optimizer_)});
   char* at = static_cast<char*>(snapshot_.view().data);

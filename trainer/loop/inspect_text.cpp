@@ -104,9 +104,11 @@ std::string inspect_text(const Json& report) {
   if (report.contains("files")) return files_text(report);
   const Json& c = report.at("checkpoint");
   std::string out = report.at("run").is_null() ? "" : list_text(report.at("run"));
-  out += fmt::format("{}\nstep {}, {}{}\n", plain(c.at("folder")), c.at("step").get<int64_t>(),
+  const int64_t ranks = c.value("ranks", int64_t(1));
+  out += fmt::format("{}\nstep {}, {}{}{}\n", plain(c.at("folder")), c.at("step").get<int64_t>(),
                      size_text(c.at("bytes")),
-                     c.contains("saved_at") ? ", saved " + plain(c.at("saved_at")) : "");
+                     c.contains("saved_at") ? ", saved " + plain(c.at("saved_at")) : "",
+                     ranks > 1 ? fmt::format(" by {} ranks", ranks) : "");
   if (c.at("state") == "valid") out += "every checksum is right, every number is finite\n";
   for (const Json& p : c.at("problems")) out += "BROKEN " + plain(p) + "\n";
   out += map_text("integers", c) + map_text("numbers", c) + map_text("fingerprint", c);

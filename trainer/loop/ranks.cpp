@@ -2,10 +2,11 @@
 // gradients: every rank decides the same, because it decides from the same numbers.
 #include <algorithm>
 #include <cstring>
+#include <nlohmann/json.hpp>
 
 #include "configs/schema.h"
 #include "kernels/tensor/fill.h"
-#include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/exchange.h"
 #include "trainer/loop/fingerprint.h"
 #include "trainer/loop/trainer.h"
 
@@ -29,25 +30,33 @@ void Trainer::sum_on_host(const Tensor& t, const char* what) {
   });
 }
 
-// A rank with another config or another program would not fail, but compute something else.
+// A rank with another config or another program would not fail, but compute something else. Names
+// what differs, key by key.
 void Trainer::check_same_run() {
   if (alone()) return;
-  std::string text = config::print(config_);
-  for (const auto& [key, value] : fingerprint(ctx_, mesh_.shape()))
-    if (key != "cpu") text += cat(key, ": ", value, "\n");
-  const Buffer all(DType::i64, {world_.size()});
-  all.view().as<int64_t>()[world_.rank()] = crc32_of(text.data(), int64_t(text.size()));
-  on_ranks(ctx_, all.view(), [&](const Tensor& x) {
-    world_.all_reduce_sum(x, {.what = "config", .stream = ctx_.stream});
-  });
-  std::string others;
-  for (int64_t r = 1; r < world_.size(); ++r)
-    if (all.view().as<int64_t>()[r] != all.view().as<int64_t>()[0]) others += cat(" ", r);
-  if (!others.empty())
+  auto mine = fingerprint(ctx_, mesh_.shape());
+  mine.erase("cpu");
+  const nlohmann::json own = {config::print(config_), mine};
+  const std::vector<std::string> all = gather_texts(world_, own.dump());
+  const auto zero = nlohmann::json::parse(all[0]);
+  const auto config = [](const nlohmann::json& j, size_t rank) {
+    return config::load_string<Config>(j[0], cat("config of rank ", rank));
+  };
+  std::string problems;
+  for (size_t r = 1; r < all.size(); ++r) {
+    if (all[r] == all[0]) continue;
+    const auto other = nlohmann::json::parse(all[r]);
+    for (const auto& [key, a, b] : config::diff(config(zero, 0), config(other, r)))
+      problems += cat("\n  rank ", r, " has ", key, ": ", b, ", rank 0 has ", a);
+    for (const auto& [key, value] : zero[1].items())
+      if (other[1].value(key, "") != value)
+        problems += cat("\n  rank ", r, " has ", key, " ", other[1].value(key, ""), ", rank 0 has ",
+                        std::string(value));
+  }
+  if (!problems.empty())
     throw ExitError(ExitCode::config,
-                    cat("ranks", others,
-                        ": the config, the program or its libraries are not those "
-                        "of rank 0"));
+                    cat("the ranks are not of one run:", problems,
+                        "\nStart all with one program, one config and the same --set"));
 }
 
 // Queued behind the step's passes, before the update reads any of it. Each token counted on one

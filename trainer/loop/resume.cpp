@@ -40,6 +40,8 @@ static constexpr KeyRule kRules[] = {
     {"optim.offload", KeyKind::free, "where the states lie changes no bit"},
     {"parallel", KeyKind::changes, "sums over ranks are cut elsewhere"},
     {"parallel.reshard_after_forward", KeyKind::free, "when weights travel changes no bit"},
+    {"parallel.staged", KeyKind::free, "sums have one order, whatever carries them"},
+    {"parallel.timeout_seconds", KeyKind::free, "when a run gives up"},
     {"checkpoint", KeyKind::free, "when and how many"},
     {"metrics", KeyKind::free, "what is shown"},
 };

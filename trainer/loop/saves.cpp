@@ -15,19 +15,17 @@ namespace sluice {
 static constexpr int64_t kMaxFailures = 3;
 
 void Trainer::open_saves() {
-  if (!alone()) return progress_.note("checkpoint: runs of several ranks save nothing yet");
   const CheckpointConfig& c = config_.checkpoint;
   saves_ = std::make_unique<CheckpointWriter>(
       config_.run.dir, Retention{c.keep_last, c.keep_every_steps},
       c.async ? CheckpointWriter::Mode::async : CheckpointWriter::Mode::sync,
-      named_weights(*params_), named_moments(*params_, *optimizer_));
+      named_weights(*params_), named_moments(*params_, *optimizer_), &world_);
   if (c.async)
     progress_.note(fmt::format("memory   snapshot for asynchronous checkpoints {:.1f} MiB",
                                double(saves_->snapshot_bytes()) / (1 << 20)));
 }
 
 void Trainer::save(Wait wait) {
-  if (!saves_) return;
   CheckpointMeta meta{.step = step_,
                       .config_yaml = config::print(config_),
                       .fingerprint = fingerprint(ctx_, mesh_.shape()),
@@ -46,7 +44,6 @@ void Trainer::save(Wait wait) {
 
 // Call it after every step, and with Wait::yes before a run ends for whatever reason.
 void Trainer::report_saves(Wait wait) {
-  if (!saves_) return;
   for (const SaveReport& r : wait == Wait::yes ? saves_->finish() : saves_->collect()) {
     metrics_->write("checkpoint", step_,
                     {{"saved_step", double(r.step)},

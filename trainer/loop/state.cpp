@@ -3,6 +3,7 @@
 
 #include "configs/schema.h"
 #include "model/export/posix_file.h"
+#include "trainer/checkpoint/exchange.h"
 #include "trainer/loop/fingerprint.h"
 #include "trainer/loop/init.h"
 #include "trainer/loop/model_file.h"
@@ -14,7 +15,8 @@ namespace sluice {
 void Trainer::start() {
   if (speaks()) remove_leftovers(*lock_);
   std::vector<std::string> problems;
-  const auto found = find_newest_valid(config_.run.dir, &problems);
+  const auto found =
+      find_newest_valid(config_.run.dir, &problems, Verify::contents, alone() ? nullptr : &world_);
   for (const std::string& p : problems) progress_.note("BROKEN CHECKPOINT " + p);
   SLUICE_CHECK(found || problems.empty(), config_.run.dir,
                ": every checkpoint is broken (above); starting afresh would hide that. Move the "
@@ -37,6 +39,14 @@ void Trainer::start() {
   if (speaks()) replace_text(config_.run.dir + "/config.yaml", config::print(config_));
 }
 
+// This rank's shards.
+void Trainer::load_state(const CheckpointRef& from, bool optimizer) {
+  on_all_ranks(world_, [&] {
+    load_tensors(from, Part::weights, named_weights(*params_));
+    if (optimizer) load_tensors(from, Part::optimizer, named_moments(*params_, *optimizer_));
+  });
+}
+
 void Trainer::resume(const CheckpointRef& from) {
   const CheckpointMeta meta = load_meta(from);
   const ResumeReport report = check_resume(meta, config_, fingerprint(ctx_, mesh_.shape()));
@@ -46,8 +56,7 @@ void Trainer::resume(const CheckpointRef& from) {
   if (!report.fatal.empty())
     throw Error(cat(from.folder, " is of another run:", all,
                     "\nSet these back to go on with it, or give the new run a run.dir of its own"));
-  load_tensors(from, Part::weights, named_weights(*params_));
-  load_tensors(from, Part::optimizer, named_moments(*params_, *optimizer_));
+  load_state(from, true);
   load_progress(meta);
   saved_step_ = step_;
   for (const auto& [key, value] : meta.integers)
@@ -61,15 +70,14 @@ void Trainer::resume(const CheckpointRef& from) {
 
 void Trainer::start_from(const InitConfig& init) {
   std::vector<std::string> skipped;
-  const CheckpointRef from = find_checkpoint(init.from, &skipped);
+  const CheckpointRef from = find_checkpoint(init.from, &skipped, alone() ? nullptr : &world_);
   for (const std::string& p : skipped) progress_.note("BROKEN CHECKPOINT " + p);
   const CheckpointMeta meta = load_meta(from);
   const bool all = init.load == "all";
   check_tensors(from, Part::weights, named_weights(*params_));
   if (all) check_tensors(from, Part::optimizer, named_moments(*params_, *optimizer_));
-  load_tensors(from, Part::weights, named_weights(*params_));
+  load_state(from, all);
   if (all) {
-    load_tensors(from, Part::optimizer, named_moments(*params_, *optimizer_));
     load_progress(meta);
     SLUICE_CHECK(step_ < config_.train.steps, "run.init.load: all goes on after step ", step_,
                  " of ", from.folder, ", but train.steps is ", config_.train.steps);

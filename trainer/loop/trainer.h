@@ -82,6 +82,7 @@ class Trainer {
   void start();
   void resume(const CheckpointRef& from);
   void start_from(const InitConfig& init);
+  void load_state(const CheckpointRef& from, bool optimizer);
   void load_progress(const CheckpointMeta& meta);
 
   void enter_part();

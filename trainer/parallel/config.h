@@ -23,6 +23,9 @@ struct ParallelConfig {
   bool reshard_after_forward = true;
   // true: gradients are summed whole, in f32, and reduced once a step, for their memory
   bool unsharded_gradients = false;
+  bool staged = false;  // device tensors go through the host: for ranks that share a GPU
+  // that a rank may be silent, or the others wait for it in a collective, before the run gives up
+  int64_t timeout_seconds = 600;
 
   template <class V>
   void visit(V& v) {
@@ -34,6 +37,8 @@ struct ParallelConfig {
     v("context", context, "a count above 0", positive);
     v("reshard_after_forward", reshard_after_forward, "true or false", any);
     v("unsharded_gradients", unsharded_gradients, "true or false", any);
+    v("staged", staged, "true or false", any);
+    v("timeout_seconds", timeout_seconds, "a count above 0", positive);
   }
 };
 

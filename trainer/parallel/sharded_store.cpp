@@ -67,7 +67,7 @@ void ShardedStore::allocate() {
   }
   weights_ranks_ = mesh_.replica().split(0, int(mesh_.replica_rank()), {.what = "weights"});
   expert_ranks_ = mesh_.expert_data().split(0, int(mesh_.expert_data_rank()), {.what = "experts"});
-  queue_ = std::make_unique<CommQueue>(*weights_ranks_);
+  queue_ = std::make_unique<CommQueue>(*weights_ranks_, options_.device);
 }
 
 StoreBytes ShardedStore::bytes() const {
