@@ -8,7 +8,7 @@ set -euo pipefail
 
 packages=(build-essential cmake ninja-build git pkg-config python3 libopenblas-dev
           libhdf5-dev zlib1g-dev libzstd-dev liblzma-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev libfmt-dev
-          libpcre2-dev libutf8proc-dev libgtest-dev libbenchmark-dev)
+          libpcre2-dev libutf8proc-dev libgtest-dev libbenchmark-dev openmpi-bin libopenmpi-dev)
 cuda=
 for option in "$@"; do
   case "$option" in
