@@ -28,9 +28,8 @@ void broadcast_over_tcp(const RankEnvironment& e, const Tensor& bytes) {
 void take_gpu(int local_rank, int local_size, bool shared) {
   const int gpus = gpu_count();
   SLUICE_CHECK(gpus > 0, "run.device is cuda, but this rank sees no GPU");
-  SLUICE_CHECK(
-      shared || local_size <= gpus, local_size, " ranks on this node and ", gpus,
-      " GPUs, expected a GPU a rank (or parallel.staged, by which ranks share one)");
+  SLUICE_CHECK(shared || local_size <= gpus, local_size, " ranks on this node and ", gpus,
+               " GPUs, expected a GPU a rank (or parallel.staged, by which ranks share one)");
   use_gpu(local_rank % gpus);
 }
 
@@ -48,8 +47,7 @@ World::World(const RankEnvironment& given, const WorldOptions& options) {
   SLUICE_CHECK(nccl || e.launcher == Launcher::mpi,
                "RANK and WORLD_SIZE without MPI: ranks can only reach each other by NCCL, and this "
                "run has ",
-               options.staged ? "parallel.staged" : "run.device: cpu",
-               " (start it with mpirun)");
+               options.staged ? "parallel.staged" : "run.device: cpu", " (start it with mpirun)");
   if (e.launcher == Launcher::mpi) {
     comm_ = mpi_world();
     e.rank = comm_->rank();
